@@ -1,0 +1,87 @@
+"""What a stranger can make us hold, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds passed down to every part; sizes in bytes, times in seconds.
+
+    Every field is enforced somewhere and has a test that reaches it.
+    """
+
+    # Connections
+    max_connections: int = 1024
+    """Open connections of one hub, both directions; 1,024 descriptors is a usual soft limit."""
+    max_incoming: int = 1000
+    """Accepted connections of one hub; leaves room to dial when strangers fill the rest."""
+    max_per_ip: int = 64
+    """Accepted connections from one remote address; an office behind one router still fits."""
+    max_per_key: int = 8
+    """Connections to one proven key; more than a few are a mistake or an attack."""
+    max_handshakes: int = 256
+    """Accepted connections still in their handshake; the oldest is dropped for a new one."""
+    handshake_timeout: float = 10.0
+    """From the first byte possible to the end of the handshake; a fixed budget, not a heartbeat."""
+    idle_timeout: float = 60.0
+    """Without any frame from the remote for so long a connection is dead; 0 switches it off."""
+    keep_alive: float = 15.0
+    """After so long without writing an empty frame is sent; a quarter of `idle_timeout`. 0: off."""
+    close_timeout: float = 5.0
+    """How long `close` waits for pending bytes to leave before it cuts."""
+
+    # Frames and buffers
+    max_frame: int = (1 << 24) - 1
+    """Body of one secret stream frame; the 3-byte length prefix allows no more."""
+    max_handshake_payload: int = 1024
+    """Payload bytes tolerated in a handshake message, for forward compatibility."""
+    max_queued: int = 1 << 20
+    """Bytes a caller may queue before the handshake is over."""
+    read_backlog: int = 1 << 20
+    """Decoded bytes kept for a reader that is slow; above it the socket is paused."""
+    write_backlog: int = 1 << 20
+    """Bytes waiting for the socket above which `send` waits."""
+
+    # Channels
+    max_channels: int = 65536
+    """Live channels that a remote may hold on one connection."""
+    max_pairing: int = 128
+    """Remote opens that wait for an answer on one connection."""
+    pair_timeout: float = 10.0
+    """How long a pair callback may take before the open is rejected."""
+    pairing_backlog: int = 32768
+    """Bytes kept for channels that are still pairing; above it the stream is paused (protomux)."""
+    channel_backlog: int = 1 << 24
+    """Bytes kept for one channel's slow asynchronous handler; above it that channel is closed."""
+    max_name: int = 255
+    """Bytes of a protocol name or channel id; all known ids are 32."""
+    auto_cork: float = 0.05
+    """How long replies to a received batch may be held back to leave as one batch."""
+    max_batch: int = 8 << 20
+    """Bytes collected in one batch before it is written (protomux)."""
+
+    # Candidates and discovery
+    max_staged: int = 10_000
+    """Candidates in the staging pool; the least recently updated goes first."""
+    max_staged_per_key: int = 32
+    """Addresses kept for one key: a host has a few interfaces, not hundreds."""
+    max_candidates: int = 1024
+    """Addresses remembered per joined channel."""
+    max_ports_per_host: int = 16
+    """Candidate ports per address and channel: a forged answer makes no port scanner of us."""
+    max_dials: int = 32
+    """Dials under way at once."""
+    dials_per_second: float = 64.0
+    """Dials started per second, over all channels."""
+    max_dns_records: int = 10_000
+    """Records a DNS-discovery node keeps for others."""
+    max_dns_peers: int = 31
+    """Peers in one DNS answer: what one TXT string can hold."""
+
+    # Events
+    event_backlog: int = 1024
+    """Events kept for a subscriber that is slow; what does not fit is counted in `Lagged`."""
+    history: int = 64
+    """Reasons kept per peer for `explain`."""
