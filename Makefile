@@ -12,6 +12,7 @@ SHELL := /bin/sh
 TESTS ?=
 NAME ?=
 
+CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3 python)
 VENV := .venv
 BIN := $(VENV)/bin
 NODE := tests/interop/node
@@ -31,33 +32,27 @@ help:
 
 setup: $(VENV_READY)
 
-# PYTHON, or the newest suitable interpreter of the PATH; one that starts, has venv, and is >= 3.11.
+# PYTHON, or the newest of the PATH: one that runs, has venv and is 3.11 or later. pip 25.1 is the
+# first that installs dependency groups.
 $(VENV_READY): pyproject.toml
-	@set -e; fits='import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'; \
-	python=; \
-	for candidate in $${PYTHON:-$(PYTHON)} ; do \
-	  if ! "$$candidate" -c "$$fits" >/dev/null 2>&1; then \
-	    echo "error: PYTHON=$$candidate does not run, is older than Python 3.11, or lacks the venv module." >&2; exit 1; fi; \
-	  python=$$candidate; \
-	done; \
-	if [ -z "$$python" ]; then \
-	  for candidate in python3.13 python3.12 python3.11 python3 python; do \
-	    if "$$candidate" -c "$$fits" >/dev/null 2>&1; then python=$$candidate; break; fi; \
-	  done; \
-	fi; \
-	if [ -z "$$python" ]; then \
-	  echo "error: covey needs Python 3.11 or later with the venv module, and none was found on the PATH." >&2; \
-	  found=$$(python3 --version 2>/dev/null || true); \
-	  if [ -n "$$found" ]; then echo "       python3 is $$found." >&2; fi; \
-	  echo "       Install one (Debian: python3-venv too), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; \
-	fi; \
+	@set -eu; fits='import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'; \
 	if ! $(BIN)/python -c "$$fits" >/dev/null 2>&1; then \
-	  echo "making $(VENV) with $$($$python --version)"; \
-	  "$$python" -m venv --clear $(VENV); \
+	  for candidate in $(CANDIDATES) ''; do \
+	    if [ -n "$$candidate" ] && "$$candidate" -c "$$fits" >/dev/null 2>&1; then break; fi; \
+	  done; \
+	  if [ -z "$$candidate" ]; then \
+	    echo 'error: covey needs Python 3.11 or later with the venv module. Tried:' >&2; \
+	    for candidate in $(CANDIDATES); do \
+	      echo "  $$candidate: $$("$$candidate" --version 2>&1 | head -n 1 || true)" >&2; done; \
+	    echo 'Install one (on Debian python3-venv too), or name it: make PYTHON=/path/to/python3.11' >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "making $(VENV) with $$("$$candidate" --version)"; \
+	  "$$candidate" -m venv --clear $(VENV); \
 	fi; \
-	echo "installing covey and its tools into $(VENV)"; \
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'; \
-	$(BIN)/python -m pip install --quiet --editable . --group dev; \
+	echo 'installing covey and its tools into $(VENV)'; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable . --group dev; \
 	touch $@
 
 # The published counterparts, exactly as locked. No install scripts run: prebuilt parts ship inside.

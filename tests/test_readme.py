@@ -1,0 +1,206 @@
+"""What the documents show is run: Python blocks whole, shell lines when they end by themselves.
+
+Checked are README.md and every `docs/*.md` that says `<!-- test: blocks -->`. A block right after
+`<!-- no-test: reason -->` is compiled (Python) or left alone (shell), and the reason is required.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MARK = "<!-- test: blocks -->"
+FENCE = re.compile(
+    r"(?:<!--\s*no-test:(?P<reason>[^>]*)-->\s*\n+)?"
+    r"^```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```\s*$",
+    re.MULTILINE | re.DOTALL,
+)
+BLOCK_TIMEOUT = 40
+LOUD = ("Traceback", "never awaited", "ResourceWarning", "Task was destroyed", "never retrieved")
+ENDS_BY_ITSELF = {"hello", "id"}
+RUNNER = """
+import ast, asyncio, inspect, pathlib, sys
+text = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
+code = compile(text, sys.argv[2], "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+names = {"__name__": "__main__"}
+result = eval(code, names)
+if inspect.iscoroutine(result):
+    asyncio.run(result)
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block; `reason` says why it is not run, None when it is."""
+
+    source: str
+    language: str
+    text: str
+    reason: str | None
+
+    def __str__(self) -> str:
+        return self.source
+
+
+def blocks_of(name: str, document: str) -> Iterator[Block]:
+    """The fenced blocks of a document, in order."""
+    for found in FENCE.finditer(document):
+        line = document.count("\n", 0, found.start("text")) + 1
+        reason = found["reason"]
+        yield Block(f"{name}:{line}", found["language"], found["text"], reason and reason.strip())
+
+
+def documents() -> Iterator[tuple[str, str]]:
+    """The documents that promise to work, by name."""
+    yield "README.md", (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in sorted((ROOT / "docs").glob("**/*.md")):
+        text = path.read_text(encoding="utf-8")
+        if MARK in text:
+            yield str(path.relative_to(ROOT)), text
+
+
+def commands_of(block: Block) -> Iterator[list[str]]:
+    """The `$ ...` lines of a shell block: each `covey` or `make` call in them, as arguments."""
+    for line in block.text.replace("\\\n", " ").splitlines():
+        if not line.startswith("$ "):
+            continue
+        lexer = shlex.shlex(line[2:], posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        command: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set(";|&<>()"):
+                if command and command[0] in {"covey", "make"}:
+                    yield command
+                command = []
+            else:
+                command.append(word)
+
+
+BLOCKS = [block for name, text in documents() for block in blocks_of(name, text)]
+PYTHON = [block for block in BLOCKS if block.language in {"python", "py"}]
+SHELL = [block for block in BLOCKS if block.language in {"console", "sh", "shell", "bash"}]
+COMMANDS = [
+    pytest.param(command, id=f"{block}-{'_'.join(command)}")
+    for block in SHELL
+    if block.reason is None
+    for command in commands_of(block)
+]
+
+
+def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in an empty folder that is also its home, so that no real key is touched."""
+    environment = {
+        **os.environ,
+        "HOME": str(folder),
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        "XDG_DATA_HOME": str(folder / "data"),
+        "XDG_STATE_HOME": str(folder / "state"),
+        "PYTHONWARNINGS": "default",
+        "COLUMNS": "200",
+    }
+    return subprocess.run(
+        arguments,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=BLOCK_TIMEOUT,
+        check=False,
+    )
+
+
+def covey(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line of this checkout."""
+    main = "import sys; from covey.cli import main; sys.argv[0] = 'covey'; main()"
+    return run([sys.executable, "-c", main, *arguments], folder)
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_python_block_runs(block: Block, tmp_path: Path) -> None:
+    if block.reason is not None:
+        assert block.reason, f"{block}: say why the block is not run"
+        compile(block.text, block.source, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        return
+    script = tmp_path / "block.py"
+    script.write_text(block.text, encoding="utf-8")
+    done = run([sys.executable, "-c", RUNNER, str(script), block.source], tmp_path)
+    assert done.returncode == 0, f"{block}:\n{done.stdout}\n{done.stderr}"
+    assert not [word for word in LOUD if word in done.stderr], f"{block}:\n{done.stderr}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_shell_line_works(command: list[str], tmp_path: Path) -> None:
+    """Commands that end by themselves are run; of the others, command and options must exist."""
+    program, *arguments = command
+    if program == "make":
+        targets = [word for word in arguments if "=" not in word]
+        done = run(["make", "-C", str(ROOT), "-n", *targets], tmp_path)
+        assert done.returncode == 0, done.stderr
+        return
+    if not arguments or arguments[0] in ENDS_BY_ITSELF or "--help" in arguments:
+        done = covey(arguments or ["--help"], tmp_path)
+        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+        return
+    options = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    names = [word for word in arguments[:1] if not word.startswith("-")]
+    done = covey([*names, "--help"], tmp_path)
+    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+    for option in options:
+        assert option in done.stdout, f"{command}: no option {option} in its help"
+
+
+SAMPLE = """
+```python
+one = 1
+```
+<!-- no-test: needs two machines -->
+```python
+await two()
+```
+
+```console
+$ covey hello --json   # comment
+hello
+$ tar c . | covey pipe x > /dev/null && make demo
+```
+"""
+
+
+def test_blocks_are_found_with_language_reason_and_line() -> None:
+    found = list(blocks_of("doc.md", SAMPLE))
+    assert [(b.source, b.language, b.reason) for b in found] == [
+        ("doc.md:3", "python", None),
+        ("doc.md:7", "python", "needs two machines"),
+        ("doc.md:11", "console", None),
+    ]
+    assert found[0].text == "one = 1\n"
+
+
+def test_commands_are_taken_out_of_pipelines() -> None:
+    shell = list(blocks_of("doc.md", SAMPLE))[2]
+    assert list(commands_of(shell)) == [
+        ["covey", "hello", "--json"],
+        ["covey", "pipe", "x"],
+        ["make", "demo"],
+    ]
+
+
+def test_a_failing_block_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        test_python_block_runs(Block("doc.md:1", "python", "1 / 0\n", None), tmp_path)
+
+
+def test_a_block_may_await_at_its_top(tmp_path: Path) -> None:
+    text = "import asyncio\nawait asyncio.sleep(0)\n"
+    test_python_block_runs(Block("doc.md:1", "python", text, None), tmp_path)
