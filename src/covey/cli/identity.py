@@ -1,0 +1,51 @@
+"""`covey id`: the public key of this user, made on first use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from covey.cli.output import Output
+from covey.cli.runtime import Exit, common_options, run
+from covey.keys import KeyPair
+
+
+def default_key_file() -> Path:
+    """Where the key pair lies: `$COVEY_HOME/key`, or `key` in the user's settings folder."""
+    home = os.environ.get("COVEY_HOME")
+    return Path(home or click.get_app_dir("covey")) / "key"
+
+
+def load_identity(path: Path | None) -> KeyPair:
+    """The key pair at `path` (None: the default place), made if there is none."""
+    file = path or default_key_file()
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return KeyPair.load_or_create(file)
+
+
+@click.command("id")
+@click.option(
+    "--key",
+    "key_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Key file; default: $COVEY_HOME/key or the user's settings folder.",
+)
+@common_options
+def command(key_file: Path | None, as_json: bool, debug: bool) -> None:
+    """Show your public key. The secret half stays in a file that only you can read."""
+
+    async def show() -> Exit:
+        pair = load_identity(key_file)
+        file = key_file or default_key_file()
+        if as_json:
+            Output(as_json=True, stream=click.get_text_stream("stdout")).event(
+                "identity", public_key=pair.public_key, file=str(file)
+            )
+        else:
+            click.echo(pair.public_key.hex())
+            click.echo(f"key file: {file}", err=True)
+        return Exit.OK
+
+    run(show, debug=debug)

@@ -1,0 +1,79 @@
+"""What a command says: lines for people on stderr, or one JSON event a line for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+
+def plain(value: object) -> Any:
+    """`value` as JSON can hold it: keys and hashes in hex, addresses and errors as text."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case bytes() | bytearray() | memoryview():
+            return bytes(value).hex()
+        case enum.Enum():
+            return value.value
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [plain(item) for item in value]
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = dataclasses.fields(value)
+            return {field.name: plain(getattr(value, field.name)) for field in fields if field.repr}
+        case _:
+            return str(value)
+
+
+class Output:
+    """Says what happens, with the seconds since the start in front.
+
+    With `as_json` each call writes one JSON object; `stream` is stderr where stdout carries data.
+    """
+
+    def __init__(self, *, as_json: bool, stream: TextIO | None = None) -> None:
+        self.as_json = as_json
+        self.stream = stream if stream is not None else sys.stderr
+        self._start = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since this output was made."""
+        return time.monotonic() - self._start
+
+    def event(self, type_: str, text: str = "", **fields: object) -> None:
+        """One thing that happened: `text` for people, `type_` and `fields` for programs."""
+        if self.as_json:
+            record = {"type": type_, "seconds": round(self.elapsed, 6), **plain(fields)}
+            self._line(json.dumps(record, separators=(",", ":")))
+        elif text:
+            self._line(f"{self.elapsed:8.3f} s  {text}")
+
+    def say(self, text: str) -> None:
+        """A line for people only."""
+        if not self.as_json:
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        self.stream.write(text + "\n")
+        self.stream.flush()
+
+
+def bytes_text(count: float) -> str:
+    """`1234567` as `1.2 MB` (powers of ten, as networks count)."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def key_text(key: bytes | None) -> str:
+    """A key short enough for a line: its first eight hex digits."""
+    return "nobody" if key is None else key.hex()[:8] + "…"
