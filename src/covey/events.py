@@ -125,13 +125,13 @@ class EventStream(Generic[T]):
 
     def publish(self, event: T) -> None:
         """Give `event` to every subscriber; a callback that fails is logged and changes nothing."""
+        for subscription in tuple(self._subscriptions):
+            subscription._offer(event)  # first: a callback may publish the next event
         for callback in tuple(self._callbacks):
             try:
                 callback(event)
             except Exception:
                 logger.exception("a listener failed on %r", event)
-        for subscription in tuple(self._subscriptions):
-            subscription._offer(event)
 
     def listen(self, *, backlog: int | None = None) -> Subscription[T]:
         """Events from now on, for one reader; at most `backlog` wait for it."""

@@ -1,1 +1,1 @@
-"""covey.conn"""
+"""Candidates and connections: the staging pool and the hub."""

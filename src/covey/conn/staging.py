@@ -1,0 +1,279 @@
+"""`Staging`: the bounded pool of candidates that could be dialled (ssb-conn-staging 1.0.0).
+
+Nothing here opens a connection. Discovery stages what it finds, policy reads the pool, and a
+candidate leaves it when a connection starts. Keys are the exact address texts as they were given:
+two spellings of one place are two candidates.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, Self
+
+from covey.address import Address
+from covey.errors import AddressError, ClosedError
+from covey.events import EventStream, LiveSubscription, LiveView, Subscription
+from covey.limits import Limits
+
+CLOSED = "This ConnStaging instance is closed, create a new one."
+BAD_ADDRESS = "The given address is not a valid multiserver-address"
+
+StagedEntry = tuple[str, Mapping[str, Any]]
+"""One candidate: the exact address text and a read-only view of its data."""
+
+UnstageReason = Literal["unstaged", "pool-full", "key-full", "source-full"]
+
+_STAMPS = ("staging_birth", "staging_updated")
+_KEY = re.compile(r"~(?:shs|noise):([A-Za-z0-9+/]{43}=)")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A new address entered the pool."""
+
+    address: str
+    type: Literal["staged"] = "staged"
+
+
+@dataclass(frozen=True, slots=True)
+class Unstaged:
+    """An address left the pool; `reason` tells a call of `unstage` from a bound that was reached."""
+
+    address: str
+    reason: UnstageReason = "unstaged"
+    type: Literal["unstaged"] = "unstaged"
+
+
+StagingEvent = Staged | Unstaged
+
+
+def wall_clock() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Staging:
+    """The candidate pool; addresses may be given as text or `Address`, and come back as text.
+
+    `limits.max_staged` bounds the pool: a new address pushes out the one with the oldest
+    `staging_updated`. `limits.max_staged_per_key` bounds the addresses of one key, and
+    `max_per_source` (None: unbounded) those of one `source`: there the least recently staged of
+    the same key or source goes. `clock` gives milliseconds since 1970.
+
+    Every method raises `ClosedError` after `close`, and then `AddressError` for a text that is no
+    multiserver address (`TypeError` for what is no text), in this order.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = wall_clock,
+        max_per_source: int | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        self._limit = max(1, limits.max_staged)
+        self._per_key = max(1, limits.max_staged_per_key)
+        self._per_source = max_per_source
+        self._clock = clock
+        self._closed = False
+        self._entries: dict[str, Mapping[str, Any]] = {}
+        self._groups: dict[str, tuple[str | None, str | None]] = {}
+        self._keys: dict[str, OrderedDict[str, None]] = {}
+        self._sources: dict[str, OrderedDict[str, None]] = {}
+        self._ages: list[tuple[float, str]] = []
+        self._events: EventStream[StagingEvent] = EventStream(backlog=limits.event_backlog)
+        self._live: LiveView[tuple[StagedEntry, ...]] = LiveView(self._snapshot)
+
+    def stage(
+        self,
+        address: str | Address,
+        data: Mapping[str, Any] | None = None,
+        *,
+        from_network: bool = False,
+        source: str | None = None,
+    ) -> bool:
+        """Add or refresh a candidate; True when it is new, which alone is an event.
+
+        `data` is merged over what is known: fields never disappear, None is a value. The
+        application may set `staging_birth` and `staging_updated` (milliseconds since 1970);
+        `from_network=True` drops these two, so that no stranger can outlive the expiry.
+        `source` names who found it, for the limit per source (first one to stage counts).
+        """
+        text = self._check(address)
+        given = data or _NOTHING
+        if from_network:
+            given = {name: value for name, value in given.items() if name not in _STAMPS}
+        now = self._clock()
+        known = self._entries.get(text)
+        if known is not None:
+            self._store(text, {**known, "staging_updated": now, **given})
+            self._touch(text)
+            self._live.changed()
+            return False
+        key, source = _key_of(text, given), source or None
+        evicted = self._make_room(key, source)
+        self._store(text, {"staging_birth": now, "staging_updated": now, **given})
+        self._join(text, key, source)
+        # Only now: a listener may call back, and must find the pool whole.
+        for event in evicted:
+            self._events.publish(event)
+        self._events.publish(Staged(text))
+        self._live.changed()
+        return True
+
+    def unstage(self, address: str | Address) -> bool:
+        """Take a candidate out; False when it is not there."""
+        text = self._check(address)
+        if text not in self._entries:
+            return False
+        self._events.publish(self._take_out(text, "unstaged"))
+        self._live.changed()
+        return True
+
+    def get(self, address: str | Address) -> Mapping[str, Any] | None:
+        """A read-only view of a candidate's data as it is now, or None."""
+        return self._entries.get(self._check(address))
+
+    def entries(self) -> tuple[StagedEntry, ...]:
+        """All candidates in the order of first staging.
+
+        The data is that of this moment: a later merge replaces it and does not show here.
+        """
+        self._check_open()
+        return self._snapshot()
+
+    def live_entries(self) -> LiveSubscription[tuple[StagedEntry, ...]]:
+        """`entries()` as of this call, then once more after each burst of changes."""
+        self._check_open()
+        return self._live.listen()
+
+    def listen(self) -> Subscription[StagingEvent]:
+        """`Staged` and `Unstaged` from now on, bounded by `limits.event_backlog`."""
+        self._check_open()
+        return self._events.listen()
+
+    def subscribe(self, callback: Callable[[StagingEvent], object]) -> Callable[[], None]:
+        """Call `callback` inside `stage` and `unstage`, before they return; gives the way out."""
+        self._check_open()
+        return self._events.subscribe(callback)
+
+    def close(self) -> None:
+        """Empty the pool without events and end every stream. May be called again."""
+        self._closed = True
+        for table in (self._entries, self._groups, self._keys, self._sources):
+            table.clear()
+        self._ages.clear()
+        self._events.close()
+        self._live.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, address: object) -> bool:
+        return str(address) in self._entries
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+
+    def _snapshot(self) -> tuple[StagedEntry, ...]:
+        return tuple(self._entries.items())
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(CLOSED)
+
+    def _check(self, address: str | Address) -> str:
+        if self._closed:
+            raise ClosedError(CLOSED)
+        if isinstance(address, str):
+            if address not in self._entries and not Address.check(address):
+                raise AddressError(BAD_ADDRESS)
+            return address
+        if isinstance(address, Address):
+            return str(address)
+        raise TypeError(f"an address is a str or an Address, not {type(address).__name__}")
+
+    def _store(self, text: str, data: dict[str, Any]) -> None:
+        self._entries[text] = MappingProxyType(data)
+        if len(self._ages) > 2 * len(self._entries) + 64:
+            # Refreshing leaves stale rows behind; rebuilding when half are stale costs O(1) each.
+            self._ages = [(_age(entry), name) for name, entry in self._entries.items()]
+            heapq.heapify(self._ages)
+        else:
+            heapq.heappush(self._ages, (_age(data), text))
+
+    def _join(self, text: str, key: str | None, source: str | None) -> None:
+        self._groups[text] = (key, source)
+        if key is not None:
+            self._keys.setdefault(key, OrderedDict())[text] = None
+        if source is not None:
+            self._sources.setdefault(source, OrderedDict())[text] = None
+
+    def _touch(self, text: str) -> None:
+        key, source = self._groups[text]
+        if key is not None:
+            self._keys[key].move_to_end(text)
+        if source is not None:
+            self._sources[source].move_to_end(text)
+
+    def _make_room(self, key: str | None, source: str | None) -> list[Unstaged]:
+        evicted = []
+        group = self._keys.get(key) if key is not None else None
+        if group is not None and len(group) >= self._per_key:
+            evicted.append(self._take_out(next(iter(group)), "key-full"))
+        group = self._sources.get(source) if source is not None else None
+        if group is not None and self._per_source and len(group) >= self._per_source:
+            evicted.append(self._take_out(next(iter(group)), "source-full"))
+        if len(self._entries) >= self._limit:
+            evicted.append(self._take_out(self._oldest(), "pool-full"))
+        return evicted
+
+    def _oldest(self) -> str:
+        while True:
+            age, text = heapq.heappop(self._ages)
+            entry = self._entries.get(text)
+            if entry is not None and _age(entry) == age:
+                return text
+
+    def _take_out(self, text: str, reason: UnstageReason) -> Unstaged:
+        del self._entries[text]
+        key, source = self._groups.pop(text)
+        for groups, name in ((self._keys, key), (self._sources, source)):
+            if name is not None:
+                del groups[name][text]
+                if not groups[name]:
+                    del groups[name]
+        return Unstaged(text, reason)
+
+
+def _age(data: Mapping[str, Any]) -> float:
+    """`staging_updated` for comparing; what an application stored there need not be a number."""
+    stamp = data["staging_updated"]
+    return stamp if type(stamp) in (int, float) and stamp == stamp else 0  # noqa: PLR0124 (NaN)
+
+
+def _key_of(text: str, data: Mapping[str, Any]) -> str | None:
+    """What to count under for the limit per key: the key in the address, or the caller's."""
+    found = _KEY.search(text)
+    if found is not None:
+        return found.group(1)
+    if "!" in text and (key := Address.parse(text).key) is not None:
+        return key.hex()
+    given = data.get("key")
+    return given if isinstance(given, str) else None
