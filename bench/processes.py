@@ -1,0 +1,142 @@
+"""Runs the programs that are measured: JSON lines out, everything ended afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+NODE_PROGRAMS = Path(__file__).parent / "node"
+NODE_PACKAGES = ROOT / "tests" / "interop" / "node" / "node_modules"
+DESCRIPTORS = 16_384
+PATIENCE = 300.0
+
+Line = dict[str, Any]
+
+
+class BenchError(Exception):
+    """A program that should be measured did not run to its end."""
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process and its children open thousands of sockets, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def check_node() -> None:
+    """Raise `BenchError` with what to do when the Node side cannot run."""
+    if shutil.which("node") is None:
+        raise BenchError("node was not found: the benchmarks compare with Node, install it first")
+    if not (NODE_PACKAGES / "protomux").is_dir():
+        raise BenchError("the Node packages are missing: run `make node-packages`")
+
+
+def node(program: str, *arguments: str) -> list[str]:
+    """The command of a program in `bench/node`; the garbage collector can be asked to run."""
+    return ["node", "--expose-gc", str(NODE_PROGRAMS / program), *arguments]
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command of one of our modules."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+class Program:
+    """A running program whose output is JSON lines; killed with its children at the end."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "NODE_PATH": str(NODE_PACKAGES)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._errors: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read_lines, daemon=True),
+            threading.Thread(target=self._read_errors, daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read_lines(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        self._errors.extend(self._process.stderr)
+
+    def lines(self) -> Iterator[Line]:
+        """Every line until the program ends; `BenchError` when it stays silent for too long."""
+        while True:
+            try:
+                line = self._lines.get(timeout=PATIENCE)
+            except queue.Empty:
+                raise BenchError(f"{self}: silent for {PATIENCE:g} s") from None
+            if line is None:
+                return
+            yield json.loads(line)
+
+    def line(self, field: str) -> Line:
+        """The next line that has `field`."""
+        for line in self.lines():
+            if field in line:
+                return line
+        self._readers[1].join(1.0)
+        raise BenchError(f"{self}: ended without {field!r}\n{''.join(self._errors)[-3000:]}")
+
+    def end(self) -> None:
+        """Kill what still runs and wait for it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for reader in self._readers:
+            reader.join(5.0)
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def __str__(self) -> str:
+        return " ".join(self._command)
+
+
+@contextlib.contextmanager
+def running(command: list[str]) -> Iterator[Program]:
+    """A program, for the length of the block."""
+    program = Program(command)
+    try:
+        yield program
+    finally:
+        program.end()
+
+
+def measure(server: list[str], client: list[str], field: str, *, on_server: bool = False) -> float:
+    """Start `server`, then `client` with its port; the figure that one of them prints."""
+    with running(server) as listening:
+        port = listening.line("port")["port"]
+        flag = ["--port", str(port)] if client[0] == sys.executable else [f"--port={port}"]
+        with running([*client, *flag]) as calling:
+            return float((listening if on_server else calling).line(field)[field])

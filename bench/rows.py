@@ -1,0 +1,127 @@
+"""The rows of the table: what runs on both sides, and which figure counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bench.processes import measure, node, python, running
+
+Measured = tuple[float, str]  # the figure, and a note on it
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One comparison. `at_least` is the ratio wanted, `at_most` covey's figure wanted."""
+
+    name: str
+    unit: str
+    work: str
+    covey: Callable[[], Measured]
+    reference: Callable[[], Measured]
+    more_is_better: bool = True
+    at_least: float | None = None
+    at_most: float | None = None
+    pairs: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TwoProcesses:
+    """A server and a client of one side, with the arguments that both sides understand."""
+
+    what: str
+    figure: str
+    program: str = "node-stream.cjs"
+    options: dict[str, int] = field(default_factory=dict)
+    on_server: bool = False
+
+    def covey(self) -> Measured:
+        """Both ends are covey's."""
+        options = [
+            part for name, value in self.options.items() for part in (f"--{name}", f"{value}")
+        ]
+        both = ["--what", self.what, *options]
+        server = python("bench.covey_peer", "--mode", "server", *both)
+        client = python("bench.covey_peer", "--mode", "client", *both)
+        return measure(server, client, self.figure, on_server=self.on_server), ""
+
+    def node(self) -> Measured:
+        """Both ends are Node's."""
+        both = [
+            f"--what={self.what}",
+            *(f"--{name}={value}" for name, value in self.options.items()),
+        ]
+        server = node(self.program, "--mode=server", *both)
+        client = node(self.program, "--mode=client", *both)
+        return measure(server, client, self.figure, on_server=self.on_server), ""
+
+
+def _staging(command: list[str], size: int) -> Measured:
+    with running(command) as program:
+        figures = {
+            int(row["n"]): float(row["usPerStage"]) for row in program.lines() if row["live"]
+        }
+    return figures[size], ", ".join(f"{n:,}: {micros:.1f}" for n, micros in figures.items())
+
+
+def rows(scale: float = 1.0) -> list[Row]:
+    """Every row, in the order of the table; `scale` shrinks the work for a quick look."""
+
+    def some(amount: int) -> int:
+        return max(1, int(amount * scale))
+
+    bulk = TwoProcesses("blast", "MBps", options={"bytes": some(512 << 20), "chunk": 65536})
+    small = {"count": some(300_000), "size": 100}
+    one_by_one = TwoProcesses("small", "perSec", options={**small, "batch": 1})
+    corked = TwoProcesses("small", "perSec", options={**small, "batch": 64})
+    shake = TwoProcesses("shake", "perSec", options={"n": some(500)})
+    asked = {"count": some(20_000), "size": 100}
+    round_trip = TwoProcesses("round-trip", "perSec", "node-round-trip.cjs", asked)
+    idle = TwoProcesses(
+        "connections",
+        "bytesPerConnection",
+        "node-connections.cjs",
+        {"n": some(4_000)},
+        on_server=True,
+    )
+
+    def two(
+        name: str,
+        unit: str,
+        work: str,
+        sides: TwoProcesses,
+        at_least: float,
+        *,
+        more_is_better: bool = True,
+        pairs: int = 5,
+    ) -> Row:
+        return Row(name, unit, work, sides.covey, sides.node, more_is_better, at_least, None, pairs)
+
+    return [
+        two("bulk", "MB/s", "512 MiB in 64 KiB messages", bulk, 1.3),
+        two("small", "messages/s", "300,000 messages of 100 bytes, one by one", one_by_one, 2.0),
+        two("small-corked", "messages/s", "the same, caller corks 64", corked, 0.5),
+        two("handshakes", "connects/s", "500 connects in a row, one message each way", shake, 2.0),
+        two(
+            "round-trip", "answers/s", "100-byte request and answer, one at a time", round_trip, 1.0
+        ),
+        Row(
+            "staging",
+            "us each",
+            "100,000 candidates, live view attached (Node: 16,000)",
+            lambda: _staging(python("bench.covey_staging"), 100_000),
+            lambda: _staging(node("node-staging.cjs"), 16_000),
+            more_is_better=False,
+            at_most=10.0,
+            pairs=3,
+        ),
+        two(
+            "connections",
+            "bytes each",
+            "4,000 idle secret streams with a muxer each",
+            idle,
+            1.0,
+            more_is_better=False,
+            pairs=3,
+        ),
+    ]
