@@ -1,0 +1,179 @@
+"""Two sides of a pipe in memory: credit, ends, confirmations, and every rule a peer can break."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import pytest
+
+from covey.errors import DecodeError, ProtocolError, UsageError
+from covey.wire import topic_pipe
+from covey.wire.encoding import encode_uint
+from covey.wire.topic_pipe import (
+    CREDIT,
+    DATA,
+    END,
+    MAX_CHUNK,
+    RECEIVED,
+    WINDOW,
+    Confirmed,
+    CreditReceived,
+    DataReceived,
+    Hello,
+    RemoteEnded,
+    TopicPipe,
+    decode_hello,
+    encode_hello,
+)
+from covey.wire.topic_proof import TopicSecret
+
+
+def deliver(message: topic_pipe.Message, to: TopicPipe) -> topic_pipe.PipeEvent:
+    return to.receive(message[0], bytes(message[1]))
+
+
+def summary(data: bytes) -> bytes:
+    return encode_uint(len(data)) + hashlib.blake2b(data, digest_size=32).digest()
+
+
+@pytest.mark.parametrize("size", [None, 0, 1, 252, 2**40])
+def test_hello_tells_proof_and_size(size: int | None) -> None:
+    told = Hello(bytes(range(32)), size)
+    assert decode_hello(encode_hello(told)) == told
+
+
+def test_hello_of_two_sides_is_accepted() -> None:
+    secret = TopicSecret.from_text("orchard")
+    there = decode_hello(topic_pipe.hello(secret, bytes(64), is_initiator=True, size=7))
+    assert secret.accepts(there.proof, bytes(64), is_initiator=False)
+    assert there.size == 7
+
+
+@pytest.mark.parametrize("data", [b"", bytes(32), bytes(32) + b"\xfd\x00", bytes(32) + b"\xff"])
+def test_a_short_hello_is_refused(data: bytes) -> None:
+    with pytest.raises(DecodeError):
+        decode_hello(data)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_bytes_arrive_both_ways_and_are_confirmed(seed: int) -> None:
+    rng = random.Random(seed)
+    sides = TopicPipe(), TopicPipe()
+    todo = [bytearray(rng.randbytes(rng.randrange(3 * WINDOW // 2))) for _ in sides]
+    wanted = [bytes(data) for data in todo]
+    got = [bytearray(), bytearray()]
+    wires: list[list[topic_pipe.Message]] = [[], []]
+    unwritten = [0, 0]
+    while not all(side.done for side in sides):
+        here = rng.randrange(2)
+        side, there = sides[here], 1 - here
+        if todo[here] and side.room:
+            chunk = bytes(todo[here][: min(side.room, rng.randrange(1, MAX_CHUNK + 1))])
+            del todo[here][: len(chunk)]
+            wires[there].append(side.send_data(chunk))
+        elif not todo[here] and not side.ended:
+            wires[there].append(side.send_end())
+        while wires[here] and rng.random() < 0.9:
+            event = deliver(wires[here].pop(0), side)
+            if isinstance(event, DataReceived):
+                got[here] += event.data
+                unwritten[here] += len(event.data)
+        if unwritten[here] and rng.random() < 0.7:
+            wires[there] += side.written(unwritten[here])
+            unwritten[here] = 0
+        wires[there] += side.confirm()
+    assert [bytes(data) for data in got] == [wanted[1], wanted[0]]
+
+
+def test_a_sender_stops_at_the_window_and_goes_on_with_credit() -> None:
+    sender, receiver = TopicPipe(), TopicPipe()
+    chunk = bytes(MAX_CHUNK)
+    while sender.room > 0:
+        deliver(sender.send_data(chunk), receiver)
+    with pytest.raises(UsageError):
+        sender.send_data(b"x")
+    (credit,) = receiver.written(WINDOW)
+    assert deliver(credit, sender) == CreditReceived()
+    assert sender.room == WINDOW
+
+
+def test_data_past_the_credit_is_the_remotes_fault() -> None:
+    receiver = TopicPipe()
+    for _ in range(WINDOW // MAX_CHUNK):
+        receiver.receive(DATA, bytes(MAX_CHUNK))
+    with pytest.raises(ProtocolError, match="credit"):
+        receiver.receive(DATA, b"x")
+
+
+def test_nothing_is_confirmed_before_it_is_written() -> None:
+    receiver = TopicPipe()
+    receiver.receive(DATA, b"abc")
+    assert receiver.receive(END, summary(b"abc")) == RemoteEnded(3)
+    assert list(receiver.confirm()) == []
+    receiver.written(3)
+    assert list(receiver.confirm()) == [(RECEIVED, summary(b"abc"))]
+    assert list(receiver.confirm()) == []
+
+
+def test_the_confirmation_ends_the_senders_half() -> None:
+    sender = TopicPipe()
+    sender.send_data(b"abc")
+    sender.send_end()
+    assert sender.receive(RECEIVED, summary(b"abc")) == Confirmed(3)
+    assert sender.confirmed
+    assert not sender.done
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (5, b""),
+        (DATA, b""),
+        (DATA, bytes(MAX_CHUNK + 1)),
+        (CREDIT, b""),
+        (CREDIT, encode_uint(1)),
+        (END, b""),
+        (END, summary(b"other")),
+        (END, summary(b"")[:-1]),
+        (RECEIVED, summary(b"")),
+    ],
+)
+def test_a_broken_rule_is_a_protocol_error(kind: int, payload: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        TopicPipe().receive(kind, payload)
+
+
+def test_after_its_end_the_remote_may_not_go_on() -> None:
+    receiver = TopicPipe()
+    receiver.receive(END, summary(b""))
+    for kind, payload in ((DATA, b"x"), (END, summary(b""))):
+        with pytest.raises(ProtocolError):
+            receiver.receive(kind, payload)
+
+
+def test_a_confirmation_of_other_bytes_is_refused() -> None:
+    sender = TopicPipe()
+    sender.send_data(b"abc")
+    sender.send_end()
+    with pytest.raises(ProtocolError):
+        sender.receive(RECEIVED, summary(b"abd"))
+
+
+def test_garbage_raises_only_protocol_errors() -> None:
+    rng = random.Random(1)
+    for _ in range(2000):
+        side = TopicPipe()
+        try:
+            side.receive(rng.randrange(8), rng.randbytes(rng.randrange(50)))
+        except ProtocolError:
+            continue
+
+
+def test_a_caller_cannot_send_after_its_end() -> None:
+    side = TopicPipe()
+    side.send_end()
+    with pytest.raises(UsageError):
+        side.send_data(b"x")
+    with pytest.raises(UsageError):
+        side.send_end()
