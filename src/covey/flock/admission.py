@@ -1,0 +1,152 @@
+"""Whom the flock may talk to: addresses worth dialling, whitelist, bans, and the rate of dials."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from covey.flock.policy import Reason
+
+IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def parse_ip(host: str) -> IpAddress | None:
+    """The IP address that `host` spells, IPv4-mapped ones as IPv4; None for a host name."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def canonical_host(host: str) -> str:
+    """One spelling per host: IP addresses normalised, names in lower case."""
+    address = parse_ip(host)
+    return host.lower() if address is None else str(address)
+
+
+def undialable(host: str, port: int) -> str | None:
+    """Why no connection to `host`, `port` can make sense, or None.
+
+    Refused are port 0 and what is no port, and the multicast, broadcast, unspecified and
+    reserved addresses: a forged answer must not make us send to them.
+    """
+    if not 0 < port < 65536:
+        return f"{port} is not a port"
+    address = parse_ip(host)
+    if address is None:
+        return None if host and not host.isspace() else "no host"
+    if address.is_multicast:
+        return f"{host} is a multicast address"
+    if address.is_unspecified:
+        return f"{host} names no host"
+    if address.version == 4 and int(address) == 0xFFFFFFFF:
+        return f"{host} is the broadcast address"
+    if address.version == 4 and (address.is_reserved or int(address) >> 24 == 0):
+        return f"{host} is a reserved address"
+    return None
+
+
+def is_private(host: str) -> bool:
+    """Whether `host` is an address that only means something on the local network."""
+    address = parse_ip(host)
+    return address is not None and (address.is_private or address.is_link_local)
+
+
+class Whitelist:
+    """Hosts that are allowed: IP addresses, networks in CIDR form, or host names. Empty: all.
+
+    Raises `ValueError` for an entry with a `/` that is no network.
+    """
+
+    def __init__(self, entries: Iterable[str] = ()) -> None:
+        self._networks: list[IpNetwork] = []
+        self._names: set[str] = set()
+        for entry in entries:
+            if "/" in entry:
+                self._networks.append(ipaddress.ip_network(entry, strict=False))
+            elif (address := parse_ip(entry)) is not None:
+                self._networks.append(ipaddress.ip_network(address))
+            else:
+                self._names.add(entry.lower())
+
+    def __bool__(self) -> bool:
+        return bool(self._networks or self._names)
+
+    def allows(self, host: str) -> bool:
+        """Whether `host` may be dialled or accepted."""
+        if not self:
+            return True
+        address = parse_ip(host)
+        if address is None:
+            return host.lower() in self._names
+        return any(address in network for network in self._networks)
+
+
+class Bans:
+    """Addresses that are not dialled, for one channel or (`name` None) for all, with the reason.
+
+    What the application banned stays until it is lifted; of those that this node found to be
+    itself the oldest are forgotten first above `limit`, because strangers can cause them.
+    """
+
+    def __init__(self, *, limit: int = 1024) -> None:
+        self._limit = limit
+        self._found: OrderedDict[tuple[str, int, bytes | None], Reason] = OrderedDict()
+        self._asked: dict[tuple[str, int, bytes | None], Reason] = {}
+
+    def __len__(self) -> int:
+        return len(self._found) + len(self._asked)
+
+    def add(self, host: str, port: int, name: bytes | None, reason: Reason) -> None:
+        """Ban `host`, `port` for the channel `name`."""
+        key = (host, port, name)
+        if reason is Reason.APPLICATION:
+            self._asked[key] = reason
+            return
+        self._found[key] = reason
+        self._found.move_to_end(key)
+        if len(self._found) > self._limit:
+            self._found.popitem(last=False)
+
+    def lift(self, host: str, port: int, name: bytes | None) -> bool:
+        """Take back a ban of the application; True when there was one."""
+        return self._asked.pop((host, port, name), None) is not None
+
+    def reason(self, host: str, port: int, name: bytes | None) -> Reason | None:
+        """Why `host`, `port` is banned for the channel, or None."""
+        for key in ((host, port, name), (host, port, None)):
+            reason = self._asked.get(key) or self._found.get(key)
+            if reason is not None:
+                return reason
+        return None
+
+
+class DialBudget:
+    """A token bucket: `rate` dials per second, at most `burst` at once. `rate` 0: no limit."""
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, *, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst
+        self._at = now
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next dial may start; 0 when it may start now."""
+        if self._rate <= 0:
+            return 0.0
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        # The tolerance keeps a timer that fires exactly on time from finding 0.9999 tokens.
+        return 0.0 if self._tokens >= 1 - 1e-6 else (1 - self._tokens) / self._rate
+
+    def take(self) -> None:
+        """Count one dial as started."""
+        self._tokens = max(0.0, self._tokens - 1)

@@ -1,0 +1,167 @@
+"""What the flock decides, as functions over data: retries, topics, identities, duplicates.
+
+Nothing here reads a clock, opens a socket or draws a random number; the shell in `flock.py` asks
+and obeys. The numbers and the reference's rules are those of discovery-swarm 6.1.0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+CONNECTION_TIMEOUT = 3.0
+"""Seconds an outgoing attempt may take until the raw connection is up."""
+HANDSHAKE_TIMEOUT = 5.0
+"""Seconds from the raw connection to the end of the id exchange."""
+UTP_DEFER = 0.5
+"""Seconds that a uTP connection waits for a TCP attempt still under way."""
+RETRY_WAITS = (1.0, 1.0, 5.0, 15.0)
+"""Seconds before the second, third, fourth and fifth attempt."""
+ATTEMPTS_BEFORE_DROP = len(RETRY_WAITS) + 1
+"""Failures after which a peer is dropped."""
+SIMULTANEOUS = 5.0
+"""Two connections of one pair, both younger than this, were opened at the same moment."""
+HOLD = 1.0
+"""Seconds that a redundant connection is kept open in case the remote ends the other one."""
+SILENCE = 18.0
+"""Seconds without a byte after which a connection that sends keep-alives every 15 is dead."""
+TOPIC_SIZE = 20
+"""Bytes of a topic; what is longer is cut (discovery-swarm), what is shorter stays short."""
+
+Kind: TypeAlias = Literal["tcp", "utp"]
+Loser: TypeAlias = Literal["existing", "new"]
+NameHash: TypeAlias = Callable[[bytes], bytes]
+
+
+class Reason(StrEnum):
+    """Why a peer was refused or banned, a connection dropped. Values are the original names."""
+
+    WHITELIST = "whitelist"
+    BANNED = "banned"
+    DUPLICATE = "duplicate"
+    APPLICATION = "application"
+    DETECTED_SELF = "detected-self"
+    OWN_ADDRESS = "own-address"
+    UNDIALABLE = "undialable"
+    PRIVATE_ADDRESS = "private-address"
+    TOO_MANY_PORTS = "too-many-ports"
+    TOO_MANY_CANDIDATES = "too-many-candidates"
+    MAX_CONNECTIONS = "max-connections"
+
+
+def retry_wait(failures: int) -> float | None:
+    """Seconds to wait after the `failures`-th failure in a row (1 = first); None: drop the peer."""
+    if failures < 1:
+        raise ValueError("the first failure is number 1")
+    return RETRY_WAITS[failures - 1] if failures <= len(RETRY_WAITS) else None
+
+
+def name_bytes(name: bytes | str) -> bytes:
+    """A channel name as bytes; text is UTF-8."""
+    return name.encode() if isinstance(name, str) else bytes(name)
+
+
+def sha1(name: bytes) -> bytes:
+    """The reference's name hash. Not a secret: a name that can be guessed can be found."""
+    return hashlib.sha1(name, usedforsecurity=False).digest()
+
+
+def topic_of(name: bytes | str, hash: NameHash | Literal[False] | None = None) -> bytes:  # noqa: A002 - the original's option name
+    """The at most 20 bytes under which a channel is announced.
+
+    `hash` replaces SHA-1; False takes the name itself, as upper layers do that pass a key.
+    """
+    data = name_bytes(name)
+    if hash is False:
+        return data[:TOPIC_SIZE]
+    return bytes((hash or sha1)(data))[:TOPIC_SIZE]
+
+
+def peer_key(id: bytes, channel: bytes | None = None) -> str:  # noqa: A002 - the original's word
+    """What ids are compared by: hexadecimal text, and `@channel` where a stream names one."""
+    return id.hex() if channel is None else f"{id.hex()}@{channel.hex()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A connection whose remote told its id, as far as the rules need to know it.
+
+    `mine` and `theirs` are `peer_key` texts: of public keys where the handshake proves them
+    (`proven`), of claimed ids otherwise. `opened_at` is monotonic seconds.
+    """
+
+    id: int
+    type: Kind
+    initiator: bool
+    mine: str
+    theirs: str
+    opened_at: float = 0.0
+    proven: bool = False
+
+
+def dropped_by_reference(existing: Link, new: Link, *, keep_existing: bool = False) -> Loser:
+    """Which of two connections of one pair discovery-swarm 6.1.0 drops.
+
+    Among equal types the connection initiated by the smaller id survives, on both sides.
+    """
+    if keep_existing:
+        return "new"
+    if existing.type != new.type:
+        return "existing" if new.type == "tcp" else "new"
+    if new.initiator:
+        return "new" if new.theirs < new.mine else "existing"
+    return "new" if new.theirs > new.mine else "existing"
+
+
+class Cause(StrEnum):
+    """Which rule decided between two connections of one pair."""
+
+    UNPROVEN = "unproven"
+    SILENT = "silent"
+    ESTABLISHED = "established"
+    SAME_INITIATOR = "same-initiator"
+    SIMULTANEOUS = "simultaneous"
+    REFERENCE = "reference"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`dropped` goes; with `hold` the new one waits `HOLD` seconds first, in case the other ends.
+
+    Holding is for decisions that the remote may take otherwise: dropping at once what the remote
+    keeps would leave the pair without any connection.
+    """
+
+    dropped: Loser
+    cause: Cause
+    hold: bool = False
+
+
+Rule: TypeAlias = Callable[[Link, Link, float, bool], Verdict]
+
+
+def reference_rule(existing: Link, new: Link, _now: float, _silent: bool) -> Verdict:
+    """`dropped_by_reference` in the form that `Registry` takes."""
+    return Verdict(dropped_by_reference(existing, new), Cause.REFERENCE)
+
+
+def resolve_duplicate(existing: Link, new: Link, now: float, silent: bool = False) -> Verdict:
+    """Which of two connections of one pair to drop, so that both sides choose alike.
+
+    A claimed id never displaces a connection (it is held, and takes over only when the existing
+    one ends). Proven keys: a `silent` connection gives way; an established one stays; of two by
+    one initiator the initiator's older stays; of two that crossed, the smaller key's stays.
+    """
+    by_id = dropped_by_reference(existing, new)
+    if not (existing.proven and new.proven):
+        return Verdict("new", Cause.UNPROVEN, hold=by_id == "existing")
+    if silent:
+        return Verdict("existing", Cause.SILENT)
+    if max(now - existing.opened_at, now - new.opened_at) >= SIMULTANEOUS:
+        return Verdict("new", Cause.ESTABLISHED, hold=not new.initiator)
+    if existing.type == new.type and existing.initiator == new.initiator:
+        return Verdict("new", Cause.SAME_INITIATOR, hold=not new.initiator)
+    return Verdict(by_id, Cause.SIMULTANEOUS)

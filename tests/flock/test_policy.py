@@ -1,0 +1,205 @@
+"""The flock's pure decisions, against the vectors of discovery-swarm and its hardened rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from covey.flock import policy
+from covey.flock.policy import Cause, Link, Verdict, resolve_duplicate
+from covey.flock.registry import Outcome, Registry
+from tests.vectors_path import load_vectors
+
+VECTORS = load_vectors("discovery-swarm")
+SMALL, LARGE = "01" * 32, "02" * 32
+
+
+def _link(number: int, case: dict[str, Any], mine: str, theirs: str) -> Link:
+    return Link(id=number, type=case["type"], initiator=case["initiator"], mine=mine, theirs=theirs)
+
+
+def _events(registry: Registry, links: list[Link]) -> list[str]:
+    """What the reference would emit for these links, in its order and its numbering."""
+    events: list[str] = []
+    for link in links:
+        decision = registry.offer(link, now=0.0)
+        if decision.outcome is Outcome.REPLACED:
+            assert decision.other is not None
+            events.append(f"redundant-connection:{decision.other.id}")
+        if decision.outcome is Outcome.REDUNDANT:
+            events.append(f"redundant-connection:{link.id}")
+        else:
+            events.append(f"connection:{link.id}")
+    return events
+
+
+@pytest.mark.parametrize("case", VECTORS["duplicates"])
+def test_the_reference_rule_drops_what_discovery_swarm_drops(case: dict[str, Any]) -> None:
+    keep = case["keep_existing"]
+
+    def rule(existing: Link, new: Link, _now: float, _silent: bool) -> Verdict:
+        dropped = policy.dropped_by_reference(existing, new, keep_existing=keep)
+        return Verdict(dropped, Cause.REFERENCE)
+
+    existing = _link(0, case["existing"], case["mine"], case["theirs"])
+    new = _link(1, case["new"], case["mine"], case["theirs"])
+    registry = Registry(rule)
+    assert _events(registry, [existing, new]) == case["events"]
+    assert policy.dropped_by_reference(existing, new, keep_existing=keep) == case["dropped"]
+    assert registry.get(case["theirs"]) is (new if case["dropped"] == "existing" else existing)
+
+
+@pytest.mark.parametrize("case", VECTORS["self"])
+def test_an_own_id_is_recognised(case: dict[str, Any]) -> None:
+    mine = policy.peer_key(bytes.fromhex(case["id"]))
+    link = Link(id=0, type="tcp", initiator=case["initiator"], mine=mine, theirs=mine)
+    registry = Registry(policy.reference_rule)
+    assert (registry.offer(link, now=0.0).outcome is Outcome.SELF) == case["destroyed"]
+    assert len(registry) == 0
+
+
+@pytest.mark.parametrize("case", VECTORS["channels"])
+def test_ids_with_a_channel_are_compared_per_channel(case: dict[str, Any]) -> None:
+    links = [
+        Link(
+            id=number,
+            type="tcp",
+            initiator=case["both_outgoing"],
+            mine=policy.peer_key(bytes.fromhex(case["mine"]), bytes.fromhex(case[field])),
+            theirs=policy.peer_key(bytes.fromhex(case["theirs"]), bytes.fromhex(case[field])),
+        )
+        for number, field in enumerate(("first_key", "second_key"))
+    ]
+    registry = Registry(policy.reference_rule)
+    assert _events(registry, links) == case["events"]
+    alive = list(registry)
+    assert [link not in alive for link in links] == case["destroyed"]
+
+
+@pytest.mark.parametrize("case", VECTORS["names"])
+def test_names_become_topics(case: dict[str, Any]) -> None:
+    assert policy.topic_of(bytes.fromhex(case["name_hex"])).hex() == case["topic"]
+
+
+def test_the_name_hash_can_be_replaced_or_left_out() -> None:
+    assert policy.topic_of("test").hex() == "a94a8fe5ccb19ba61c4c0873d391e987982fbbd3"
+    assert policy.topic_of(b"k" * 32, False) == b"k" * 20
+    assert policy.topic_of(b"short", False) == b"short"
+    assert policy.topic_of(b"x", lambda name: name * 30) == b"x" * 20
+
+
+def test_the_constants_are_the_references() -> None:
+    constants = VECTORS["constants"]
+    assert constants["connection_timeout_ms"] == policy.CONNECTION_TIMEOUT * 1000
+    assert constants["handshake_timeout_ms"] == policy.HANDSHAKE_TIMEOUT * 1000
+    assert constants["utp_defer_ms"] == policy.UTP_DEFER * 1000
+    assert constants["attempts_before_drop"] == policy.ATTEMPTS_BEFORE_DROP
+
+
+def test_the_retry_schedule_is_the_references() -> None:
+    waits = VECTORS["constants"]["retry_waits_ms"]
+    drop = VECTORS["constants"]["attempts_before_drop"]
+    assert [policy.retry_wait(failures) for failures in range(1, drop)] == [
+        wait / 1000 for wait in waits
+    ]
+    assert policy.retry_wait(drop) is None
+    with pytest.raises(ValueError, match="first failure"):
+        policy.retry_wait(0)
+
+
+def _pair(
+    *, mine: str, existing: bool, new: bool, proven: bool = True, opened: float = 0.0
+) -> tuple[Link, Link]:
+    theirs = SMALL if mine == LARGE else LARGE
+    return (
+        Link(
+            id=1,
+            type="tcp",
+            initiator=existing,
+            mine=mine,
+            theirs=theirs,
+            opened_at=opened,
+            proven=proven,
+        ),
+        Link(
+            id=2, type="tcp", initiator=new, mine=mine, theirs=theirs, opened_at=0.0, proven=proven
+        ),
+    )
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("other_order", [(0, 1), (1, 0)])
+def test_both_sides_of_crossed_connections_keep_the_smaller_keys(
+    order: tuple[int, int], other_order: tuple[int, int]
+) -> None:
+    """Connection 0 was initiated by the smaller key, 1 by the larger; each end sees any order."""
+
+    def survivor(mine: str, sequence: tuple[int, int]) -> int:
+        theirs = LARGE if mine == SMALL else SMALL
+        links = [
+            Link(
+                id=number,
+                type="tcp",
+                initiator=(number == 0) == (mine == SMALL),
+                mine=mine,
+                theirs=theirs,
+                proven=True,
+            )
+            for number in sequence
+        ]
+        verdict = resolve_duplicate(links[0], links[1], 0.1)
+        assert not verdict.hold
+        return links[1].id if verdict.dropped == "existing" else links[0].id
+
+    assert survivor(SMALL, order) == survivor(LARGE, other_order) == 0
+
+
+def test_an_established_connection_is_not_displaced_by_the_id_rule() -> None:
+    existing, new = _pair(mine=LARGE, existing=True, new=False, opened=0.0)
+    assert resolve_duplicate(existing, new, 0.1).dropped == "existing"
+    late = resolve_duplicate(existing, new, policy.SIMULTANEOUS)
+    assert (late.dropped, late.cause, late.hold) == ("new", Cause.ESTABLISHED, True)
+
+
+def test_of_two_connections_by_one_initiator_the_older_stays() -> None:
+    outgoing = resolve_duplicate(*_pair(mine=LARGE, existing=True, new=True), 0.1)
+    assert (outgoing.dropped, outgoing.cause, outgoing.hold) == (
+        "new",
+        Cause.SAME_INITIATOR,
+        False,
+    )
+    # The acceptor may have seen them in the other order, so it waits for the initiator's choice.
+    incoming = resolve_duplicate(*_pair(mine=LARGE, existing=False, new=False), 0.1)
+    assert (incoming.dropped, incoming.hold) == ("new", True)
+
+
+def test_a_claimed_smaller_id_never_displaces_a_connection() -> None:
+    existing, new = _pair(mine=LARGE, existing=True, new=False, proven=False)
+    assert policy.dropped_by_reference(existing, new) == "existing"
+    verdict = resolve_duplicate(existing, new, 0.1)
+    assert (verdict.dropped, verdict.cause, verdict.hold) == ("new", Cause.UNPROVEN, True)
+
+
+def test_one_unproven_connection_is_enough_to_keep_the_existing() -> None:
+    existing, _ = _pair(mine=LARGE, existing=True, new=False)
+    _, claimed = _pair(mine=LARGE, existing=True, new=False, proven=False)
+    assert resolve_duplicate(existing, claimed, 0.1).dropped == "new"
+    assert resolve_duplicate(claimed, existing, 0.1).dropped == "new"
+
+
+def test_a_silent_connection_gives_way_to_a_proven_one_only() -> None:
+    assert resolve_duplicate(*_pair(mine=SMALL, existing=True, new=True), 99.0, True) == Verdict(
+        "existing", Cause.SILENT
+    )
+    claimed = _pair(mine=SMALL, existing=True, new=True, proven=False)
+    assert resolve_duplicate(*claimed, 99.0, True).dropped == "new"
+
+
+def test_tcp_goes_before_utp_whatever_the_keys() -> None:
+    for mine in (SMALL, LARGE):
+        theirs = LARGE if mine == SMALL else SMALL
+        tcp = Link(id=1, type="tcp", initiator=True, mine=mine, theirs=theirs, proven=True)
+        utp = Link(id=2, type="utp", initiator=False, mine=mine, theirs=theirs, proven=True)
+        assert resolve_duplicate(tcp, utp, 0.1).dropped == "new"
+        assert resolve_duplicate(utp, tcp, 0.1).dropped == "existing"
