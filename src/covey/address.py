@@ -1,0 +1,294 @@
+"""Multiserver addresses: what names a peer, and how to reach it.
+
+One linear parser serves checking, decoding, key extraction and dialling, which the originals do
+with four that disagree. Source: multiserver-address 1.0.1, multiserver 3.8.2, ssb-ref 2.16.0;
+`multiserver-address.md` names the sections meant below.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Self, TypeAlias
+
+from covey.errors import AddressError
+from covey.peer_type import PeerType, peer_type
+
+MAX_ALTERNATIVE = 2048
+"""Characters of one alternative; longer text is refused before it is looked at (section 2.3)."""
+MAX_ADDRESS = 8192
+"""Characters of a whole address."""
+
+_NAME = "[a-z][a-z0-9-]++"
+_PROTOCOL = f'{_NAME}(?::(?:["-9<-}}]++|![!~:;])*+)*+'
+_ALTERNATIVE = f"{_PROTOCOL}(?:~{_PROTOCOL})*+"
+_ADDRESS_PATTERN = re.compile(f"{_ALTERNATIVE}(?:;{_ALTERNATIVE})*+")
+_PORT_PATTERN = re.compile("[1-9][0-9]{0,4}")
+_ESCAPE_PATTERN = re.compile("![!~:;]")
+_SPECIAL_PATTERN = re.compile("[!~:;]")
+# While text is split, escaped characters hide behind controls, which no valid text contains.
+_HIDDEN = {"!!": "\x01", "!~": "\x02", "!:": "\x03", "!;": "\x04"}
+_SHOWN = str.maketrans({hidden: pair[1] for pair, hidden in _HIDDEN.items()})
+
+_KEY_SIZE = 32
+_CACHED_LENGTH = 256  # longer texts are rare, and strangers shall not fill the cache with them
+_INTERNET_TRANSPORTS = frozenset({"net", "utp"})
+_KEYED = ("shs", "noise")
+_NAMED_TYPES: dict[str, PeerType] = {"bt": "bt", "dht": "dht", "tunnel": "tunnel"}
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """One step of an alternative: a name and its data fields, without escapes."""
+
+    name: str
+    data: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The text of it, with `! ~ : ;` in the data escaped."""
+        return ":".join((self.name, *(_SPECIAL_PATTERN.sub(r"!\g<0>", d) for d in self.data)))
+
+    @property
+    def key(self) -> bytes | None:
+        """The 32-byte key in the first field of `shs` or `noise`, None when there is none."""
+        if self.name not in _KEYED or not self.data:
+            return None
+        return decode_key(self.data[0])
+
+
+Alternative: TypeAlias = tuple[Protocol, ...]
+
+
+def decode_key(text: str) -> bytes | None:
+    """The 32 bytes that `text` is canonical standard base64 of, otherwise None (section 3.2)."""
+    if len(text) != 44:
+        return None
+    try:
+        key = binascii.a2b_base64(text)
+    except (binascii.Error, ValueError):
+        return None
+    if len(key) != _KEY_SIZE or binascii.b2a_base64(key, newline=False) != text.encode():
+        return None
+    return key
+
+
+def encode_key(key: bytes) -> str:
+    """32 bytes as the text that addresses carry; `AddressError` for another size."""
+    if len(key) != _KEY_SIZE:
+        raise AddressError(f"a key has {_KEY_SIZE} bytes, not {len(key)}")
+    return base64.b64encode(key).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Address:
+    """A multiserver address, frozen: equal and hashed by its text.
+
+    `alternatives` are the ways to reach the peer in order of preference, each a transport and the
+    handshakes on top. Made by `parse`, `of` and `net`, never directly.
+    """
+
+    text: str
+    alternatives: tuple[Alternative, ...] = field(compare=False)
+    host: str | None = field(compare=False)
+    """Host of the first alternative over `net` or `utp`, no brackets; `localhost` for an empty one."""
+    port: int | None = field(compare=False)
+    """Its port; None when it is not plain decimal 1 to 65535 (such a peer cannot be dialled)."""
+    key: bytes | None = field(compare=False)
+    """The first key of an `shs` over all alternatives, else that of a `noise` (section 3.2)."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The address that `text` is; `AddressError` when it is none, `TypeError` when not str."""
+        if not isinstance(text, str):
+            raise TypeError(f"an address is a str, not {type(text).__name__}")
+        if len(text) <= _CACHED_LENGTH and cls is Address:
+            return _parse_cached(text)  # type: ignore[return-value]
+        return cls._parse(text)
+
+    @classmethod
+    def check(cls, text: str) -> bool:
+        """Whether `parse` takes `text`; `TypeError` when it is not a str (section 2.2)."""
+        if not isinstance(text, str):
+            raise TypeError(f"an address is a str, not {type(text).__name__}")
+        return _refusal(text) is None
+
+    @classmethod
+    def of(cls, alternatives: Iterable[Iterable[Protocol]]) -> Self:
+        """The address of these alternatives; `AddressError` when they have no valid text."""
+        return cls.parse(";".join("~".join(map(str, steps)) for steps in alternatives))
+
+    @classmethod
+    def net(
+        cls,
+        host: str,
+        port: int,
+        handshake: str | None = "noise",
+        key: bytes | None = None,
+        *,
+        transport: str = "net",
+    ) -> Self:
+        """`net:host:port~handshake[:key]`; IPv6 hosts are written with plain colons.
+
+        Raises `AddressError` for a port outside 1 to 65535, an empty host, characters that no
+        address can hold, or a key without a handshake that carries one.
+        """
+        if not host or not 1 <= port <= 0xFFFF:
+            raise AddressError(f"no host and port to connect to: {host!r}, {port}")
+        if key is not None and handshake not in _KEYED:
+            raise AddressError(f"the handshake {handshake!r} carries no key")
+        steps = [Protocol(transport, (*host.split(":"), str(port)))]
+        if handshake is not None:
+            steps.append(Protocol(handshake, () if key is None else (encode_key(key),)))
+        return cls.of([steps])
+
+    @classmethod
+    def _parse(cls, text: str) -> Self:
+        refusal = _refusal(text)
+        if refusal is not None:
+            raise AddressError(refusal)
+        alternatives = _split(text)
+        host, port = _host_and_port(alternatives[0][0])
+        return cls(text, alternatives, host, port, _first_key(alternatives))
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Address({self.text!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).parse, (self.text,)
+
+    @property
+    def transport(self) -> Protocol:
+        """The first step of the first alternative."""
+        return self.alternatives[0][0]
+
+    @property
+    def handshake(self) -> Protocol | None:
+        """The second step of the first alternative, None when it has no other."""
+        steps = self.alternatives[0]
+        return steps[1] if len(steps) > 1 else None
+
+    @property
+    def type(self) -> PeerType | None:
+        """What kind of peer the first alternative leads to, as far as its text tells (3.3)."""
+        transport = self.transport
+        if transport.name in _NAMED_TYPES:
+            return _NAMED_TYPES[transport.name]
+        if transport.name != "net" or self.host is None or self.port is None:
+            return None
+        return peer_type(self.host)
+
+    def with_key(self, key: bytes) -> Self:
+        """The first alternative alone, with `key` (32 bytes) as the one the remote must prove.
+
+        Raises `AddressError` when its handshake carries no key.
+        """
+        steps = self.alternatives[0]
+        handshake = self.handshake
+        if handshake is None or handshake.name not in _KEYED:
+            raise AddressError(f"no handshake that carries a key in {self.text}")
+        changed = Protocol(handshake.name, (encode_key(key), *handshake.data[1:]))
+        return type(self).of([(steps[0], changed, *steps[2:])])
+
+    def for_dialling(self, transports: Collection[str], handshakes: Collection[str]) -> Self:
+        """The first alternative that these transports and handshakes understand (section 3.1).
+
+        Alternatives after it are not looked at. Raises `AddressError` when none is understood, and
+        at once where the original would break: no handshake, `shs` without a key, or more steps
+        than a handshake.
+        """
+        for steps in self.alternatives:
+            if steps[0].name not in transports or not _has_target(steps[0]):
+                continue
+            if len(steps) == 1:
+                raise AddressError(f"no handshake in {_line(steps)}")
+            if steps[1].name not in handshakes or not _understood(steps[1]):
+                continue
+            if len(steps) > 2:
+                raise AddressError(f"unsupported transform {steps[2].name} in {_line(steps)}")
+            return self if len(self.alternatives) == 1 else type(self).of([steps])
+        known = f"{', '.join(sorted(transports))} with {', '.join(sorted(handshakes))}"
+        raise AddressError(f"cannot be dialled: {self.text}; known are {known}")
+
+
+@lru_cache(maxsize=4096)
+def _parse_cached(text: str) -> Address:
+    return Address._parse(text)
+
+
+def _refusal(text: str) -> str | None:
+    """Why `text` is not an address, None when it is one."""
+    if len(text) > MAX_ADDRESS:
+        return f"an address has at most {MAX_ADDRESS} characters, not {len(text)}"
+    if _ADDRESS_PATTERN.fullmatch(text) is None:
+        return f"not a multiserver address: {text[:100]!r}"
+    if len(text) > MAX_ALTERNATIVE and any(
+        len(part) > MAX_ALTERNATIVE for part in _hide(text).split(";")
+    ):
+        return f"one alternative of an address has at most {MAX_ALTERNATIVE} characters"
+    return None
+
+
+def _hide(text: str) -> str:
+    return _ESCAPE_PATTERN.sub(lambda pair: _HIDDEN[pair[0]], text) if "!" in text else text
+
+
+def _split(text: str) -> tuple[Alternative, ...]:
+    """The parts of text that `_refusal` has passed; each character is looked at a few times."""
+    return tuple(
+        tuple(_protocol(step) for step in alternative.split("~"))
+        for alternative in _hide(text).split(";")
+    )
+
+
+def _protocol(step: str) -> Protocol:
+    name, *data = step.split(":")
+    return Protocol(name, tuple(item.translate(_SHOWN) for item in data))
+
+
+def _first_key(alternatives: tuple[Alternative, ...]) -> bytes | None:
+    for name in _KEYED:
+        for steps in alternatives:
+            for step in steps:
+                if step.name == name and step.key is not None:
+                    return step.key
+    return None
+
+
+def _host_and_port(transport: Protocol) -> tuple[str | None, int | None]:
+    """The last field is the port, all before it, joined again, the host (section 3)."""
+    if transport.name not in _INTERNET_TRANSPORTS or len(transport.data) < 2:
+        return None, None
+    host = ":".join(transport.data[:-1])
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    digits = transport.data[-1]
+    port = int(digits) if _PORT_PATTERN.fullmatch(digits) else 0
+    return host or "localhost", port if 1 <= port <= 0xFFFF else None
+
+
+def _has_target(transport: Protocol) -> bool:
+    if transport.name not in _INTERNET_TRANSPORTS:
+        return True
+    return _host_and_port(transport)[1] is not None
+
+
+def _understood(handshake: Protocol) -> bool:
+    """Whether the data of a known handshake makes sense; `AddressError` for `shs` without any."""
+    if handshake.name == "shs":
+        if not handshake.data:
+            raise AddressError("the handshake shs needs a key")
+        return all(decode_key(item) is not None for item in handshake.data[:2])
+    if handshake.name == "noise":
+        return not handshake.data or handshake.key is not None
+    return True
+
+
+def _line(steps: Alternative) -> str:
+    return "~".join(map(str, steps))

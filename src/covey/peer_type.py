@@ -1,0 +1,47 @@
+"""Whether a host is near or far, by its text alone (`multiserver-address.md` section 3.3)."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+PeerType: TypeAlias = Literal["lan", "internet", "bt", "dht", "tunnel"]
+
+# The reference's table, not `is_private`: carrier NAT (100.64/10), broadcast, multicast and 0.0.0.0
+# count as internet there, and both ends of a pool should agree.
+_LOCAL_V4 = tuple(
+    ipaddress.IPv4Network(network)
+    for network in (
+        "127.0.0.0/8",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "169.254.0.0/16",
+    )
+)
+_LOCAL_V6 = tuple(
+    ipaddress.IPv6Network(network) for network in ("fc00::/7", "fe80::/10", "::1/128", "::/128")
+)
+
+
+@lru_cache(maxsize=1024)
+def peer_type(host: str) -> Literal["lan", "internet"]:
+    """`lan` for hosts of this machine or its networks, else `internet`; nothing is looked up.
+
+    Takes numeric addresses (strictly: no octal, no hex), with brackets or a zone, and names.
+    """
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    bare = bare.partition("%")[0]
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        name = bare.lower()
+        near = name == "localhost" or name.endswith((".localhost", ".local"))
+        return "lan" if near else "internet"
+    if isinstance(address, ipaddress.IPv6Address):
+        mapped = address.ipv4_mapped
+        if mapped is None:
+            return "lan" if any(address in network for network in _LOCAL_V6) else "internet"
+        address = mapped
+    return "lan" if any(address in network for network in _LOCAL_V4) else "internet"
