@@ -79,9 +79,17 @@ class Limits:
     """Records a DNS-discovery node keeps for others."""
     max_dns_peers: int = 31
     """Peers in one DNS answer: what one TXT string can hold."""
+    dns_answers_per_second: float = 50.0
+    """DNS answers per second to one address; many processes of one host share theirs."""
+    dns_answer_burst: float = 200.0
+    """DNS answers that one address may draw at once after a quiet time."""
+    max_dns_sources: int = 1024
+    """Addresses whose DNS questions are counted, and own tokens remembered."""
 
     # Events
     event_backlog: int = 1024
     """Events kept for a subscriber that is slow; what does not fit is counted in `Lagged`."""
     history: int = 64
     """Reasons kept per peer for `explain`."""
+    max_stories: int = 4096
+    """Peers whose reasons are kept; counted apart for peers we chose and strangers who came."""
