@@ -61,8 +61,12 @@ class Session(Protocol):
         """Events completed by `data`, which is read before this returns and not kept.
 
         Raises `HandshakeError` before the session is open and `ProtocolError` after, and nothing
-        else. A session that raised must not be fed again.
+        else. A session that raised must not be fed again. Events that the same bytes completed
+        before the fault are left for `take_events`.
         """
+
+    def take_events(self) -> list[SessionEvent]:
+        """Events not handed out yet: after a call that raised, or after construction."""
 
     def receive_eof(self, now: float) -> list[SessionEvent]:
         """The remote ended its half."""

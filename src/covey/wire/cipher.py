@@ -1,0 +1,297 @@
+"""Data frames of the secret stream, sealed and opened (secret-stream.md sections 2 and 5).
+
+A frame is a 3-byte little-endian length, then one message of libsodium's
+`crypto_secretstream_xchacha20poly1305` without associated data. Whole batches are handled at once:
+`seal` writes its frames into few large buffers, `open_frames` reads every whole frame of a chunk.
+
+Two implementations make the same bytes. `FastSealer` and `FastOpener` call libsodium through
+PyNaCl's private `_sodium` module, which takes pointers into our buffers and so needs no copies, and
+hand large messages to OpenSSL (`bulk_cipher`). `PlainSealer` and `PlainOpener` use only PyNaCl's
+public bindings; they take over when the private module is not what we expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hmac import compare_digest
+from struct import Struct
+from typing import Protocol
+
+import nacl.bindings
+import nacl.exceptions
+
+from covey.errors import ProtocolError
+from covey.wire.bulk_cipher import BULK_SIZE, BulkCipher, bulk_engine
+from covey.wire.session import Buffer
+
+try:
+    from nacl import _sodium
+
+    _ffi, _lib = _sodium.ffi, _sodium.lib
+
+    _push = _lib.crypto_secretstream_xchacha20poly1305_push
+    _pull = _lib.crypto_secretstream_xchacha20poly1305_pull
+    _init_pull = _lib.crypto_secretstream_xchacha20poly1305_init_pull
+    _rekey = _lib.crypto_secretstream_xchacha20poly1305_rekey
+    _pointer = _ffi.from_buffer
+    _allocate = _ffi.new_allocator(should_clear_after_alloc=False)
+    _NULL = _ffi.NULL
+    HAVE_FAST = True
+except (ImportError, AttributeError):  # another layout of PyNaCl: the public bindings do it
+    HAVE_FAST = False
+
+KEY_SIZE = 32
+HEADER_SIZE = 24
+PREFIX_SIZE = 3
+OVERHEAD = 17
+"""The encrypted tag byte and the Poly1305 authenticator."""
+FRAME_OVERHEAD = PREFIX_SIZE + OVERHEAD
+MAX_BODY = (1 << 24) - 1
+MAX_MESSAGE = MAX_BODY - OVERHEAD
+"""Largest plaintext of one frame: 16,777,198 bytes."""
+GROUP_SIZE = 1 << 18
+"""Frames are gathered into buffers of about this many bytes."""
+
+TAG_MESSAGE = 0
+TAG_REKEY = 2
+
+_STATE_SIZE = nacl.bindings.crypto_secretstream_xchacha20poly1305_STATEBYTES
+_put_prefix = Struct("<I").pack_into  # the fourth byte is overwritten by the frame's body
+
+
+class Sealer(Protocol):
+    """One direction of a stream, the sender's end."""
+
+    def seal(self, messages: Sequence[Buffer], *, tag: int = TAG_MESSAGE) -> list[bytearray]:
+        """The frames of `messages`, in order, in few buffers. None may pass `MAX_MESSAGE`."""
+
+
+class Opener(Protocol):
+    """One direction of a stream, the receiver's end."""
+
+    def open_frames(
+        self, view: memoryview, start: int, messages: list[bytes], max_body: int = MAX_BODY
+    ) -> int:
+        """Append the messages of every whole frame from `start` on; returns where the rest begins.
+
+        Raises `ProtocolError` for a length below 17 or above `max_body`, even when only the length
+        is there, and for a frame that fails authentication. Then `messages` holds those before it.
+        """
+
+
+def _groups(messages: Sequence[Buffer]) -> list[tuple[list[bytes | memoryview], int]]:
+    """`messages` as byte strings in groups of about `GROUP_SIZE`, each with its size in frames."""
+    groups: list[tuple[list[bytes | memoryview], int]] = []
+    group: list[bytes | memoryview] = []
+    size = 0
+    for message in messages:
+        part = message if isinstance(message, bytes) else memoryview(message).cast("B")
+        group.append(part)
+        size += len(part) + FRAME_OVERHEAD
+        if size >= GROUP_SIZE:
+            groups.append((group, size))
+            group, size = [], 0
+    if group:
+        groups.append((group, size))
+    return groups
+
+
+def _check_length(length: int, max_body: int) -> None:
+    if length < OVERHEAD:
+        raise ProtocolError(f"a data frame of {length} bytes, the least is {OVERHEAD}")
+    if length > max_body:
+        raise ProtocolError(f"a data frame of {length} bytes, the limit is {max_body}")
+
+
+def _forged() -> ProtocolError:
+    return ProtocolError("a data frame failed authentication: damaged, forged, lost or repeated")
+
+
+class _FastState:
+    """libsodium's state: key (32), counter (4, little endian), inonce (8), padding (8)."""
+
+    __slots__ = ("_bulk", "_state")
+
+    def __init__(self, key: bytes, header: bytes) -> None:
+        if len(key) != KEY_SIZE or len(header) != HEADER_SIZE:
+            raise ValueError("a secretstream takes a key of 32 bytes and a header of 24")
+        self._state = _ffi.new("unsigned char[]", _STATE_SIZE)
+        self._bulk: BulkCipher | None = None
+        _init_pull(self._state, header, key)  # init_push would draw the header itself
+
+    @property
+    def state(self) -> bytes:
+        """Key, counter and inonce as they stand: secret, for tests."""
+        return bytes(_ffi.buffer(self._state, 44))
+
+    @state.setter
+    def state(self, value: bytes) -> None:
+        _ffi.buffer(self._state, 44)[:] = value
+
+    def _bulk_cipher(self) -> BulkCipher | None:
+        """The OpenSSL cipher for the present key, or None without OpenSSL."""
+        engine = bulk_engine()
+        if engine is None:
+            return None
+        key = bytes(_ffi.buffer(self._state, 32))
+        if self._bulk is None or self._bulk.key != key:
+            self._bulk = BulkCipher(key, engine)
+        return self._bulk
+
+    def _nonce(self) -> bytes:
+        return bytes(_ffi.buffer(self._state + 32, 12))
+
+    def _advance(self, nonce: bytes, authenticator: bytes, tag: int) -> None:
+        """Do to the state what libsodium does after each message."""
+        counter = (int.from_bytes(nonce[:4], "little") + 1) & 0xFFFFFFFF
+        mixed = int.from_bytes(nonce[4:], "little") ^ int.from_bytes(authenticator[:8], "little")
+        _ffi.buffer(self._state + 32, 12)[:] = counter.to_bytes(4, "little") + mixed.to_bytes(
+            8, "little"
+        )
+        if counter == 0 or tag & TAG_REKEY:
+            _rekey(self._state)
+
+
+class FastSealer(_FastState):
+    """`Sealer` through libsodium's own functions, and OpenSSL for large messages."""
+
+    __slots__ = ()
+
+    def seal(self, messages: Sequence[Buffer], *, tag: int = TAG_MESSAGE) -> list[bytearray]:
+        """See `Sealer`."""
+        return [self._seal_group(group, size, tag) for group, size in _groups(messages)]
+
+    def _seal_group(self, group: list[bytes | memoryview], size: int, tag: int) -> bytearray:
+        out = bytearray(size)
+        target = _pointer(out)
+        state, push, null = self._state, _push, _NULL
+        offset = 0
+        for message in group:
+            length = len(message)
+            _put_prefix(out, offset, length + OVERHEAD)
+            offset += PREFIX_SIZE
+            if length >= BULK_SIZE and self._seal_bulk(message, out, offset, tag):
+                pass
+            elif type(message) is bytes:
+                push(state, target + offset, null, message, length, null, 0, tag)
+            else:
+                push(state, target + offset, null, _pointer(message), length, null, 0, tag)
+            offset += length + OVERHEAD
+        return out
+
+    def _seal_bulk(
+        self, message: bytes | memoryview, out: bytearray, offset: int, tag: int
+    ) -> bool:
+        cipher = self._bulk_cipher()
+        if cipher is None:
+            return False
+        nonce = self._nonce()
+        with memoryview(out) as view, view[offset : offset + len(message) + OVERHEAD] as body:
+            self._advance(nonce, cipher.seal_into(nonce, message, body, tag), tag)
+        return True
+
+
+class FastOpener(_FastState):
+    """`Opener` through libsodium's own functions, and OpenSSL for large messages."""
+
+    __slots__ = ()
+
+    def open_frames(
+        self, view: memoryview, start: int, messages: list[bytes], max_body: int = MAX_BODY
+    ) -> int:
+        """See `Opener`."""
+        source = _pointer(view)
+        room, scratch = 0, None
+        tag = _allocate("unsigned char[1]")
+        state, pull, null, buffer, append = self._state, _pull, _NULL, _ffi.buffer, messages.append
+        last = len(view) - PREFIX_SIZE
+        while start <= last:
+            length = view[start] | view[start + 1] << 8 | view[start + 2] << 16
+            if not OVERHEAD <= length <= max_body:
+                _check_length(length, max_body)
+            body = start + PREFIX_SIZE
+            if body + length > last + PREFIX_SIZE:
+                break
+            size = length - OVERHEAD
+            start = body + length
+            if size >= BULK_SIZE and (cipher := self._bulk_cipher()) is not None:
+                append(self._open_bulk(cipher, view[body:start]))
+                continue
+            if size > room or scratch is None:
+                # freshly allocated per call: kept, it would cost every idle connection its size
+                room = max(size, BULK_SIZE)
+                scratch = _allocate("unsigned char[]", room)
+            if pull(state, scratch, null, tag, source + body, length, null, 0):
+                raise _forged()
+            append(buffer(scratch, size)[:])
+        return start
+
+    def _open_bulk(self, cipher: BulkCipher, body: memoryview) -> bytes:
+        nonce = self._nonce()
+        context, tag, authenticator = cipher.open(nonce, body)
+        if not compare_digest(authenticator, body[-16:]):
+            raise _forged()
+        self._advance(nonce, authenticator, tag)
+        message: bytes = context.update(body[1:-16])
+        return message
+
+
+class PlainSealer:
+    """`Sealer` through PyNaCl's public functions."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, key: bytes, header: bytes) -> None:
+        self._state = nacl.bindings.crypto_secretstream_xchacha20poly1305_state()
+        nacl.bindings.crypto_secretstream_xchacha20poly1305_init_pull(self._state, header, key)
+
+    def seal(self, messages: Sequence[Buffer], *, tag: int = TAG_MESSAGE) -> list[bytearray]:
+        """See `Sealer`."""
+        push = nacl.bindings.crypto_secretstream_xchacha20poly1305_push
+        buffers = []
+        for group, _ in _groups(messages):
+            out = bytearray()
+            for message in group:
+                out += (len(message) + OVERHEAD).to_bytes(PREFIX_SIZE, "little")
+                out += push(self._state, bytes(message), None, tag)
+            buffers.append(out)
+        return buffers
+
+
+class PlainOpener:
+    """`Opener` through PyNaCl's public functions."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, key: bytes, header: bytes) -> None:
+        self._state = nacl.bindings.crypto_secretstream_xchacha20poly1305_state()
+        nacl.bindings.crypto_secretstream_xchacha20poly1305_init_pull(self._state, header, key)
+
+    def open_frames(
+        self, view: memoryview, start: int, messages: list[bytes], max_body: int = MAX_BODY
+    ) -> int:
+        """See `Opener`."""
+        pull = nacl.bindings.crypto_secretstream_xchacha20poly1305_pull
+        while start + PREFIX_SIZE <= len(view):
+            body = start + PREFIX_SIZE
+            length = int.from_bytes(view[start:body], "little")
+            _check_length(length, max_body)
+            if body + length > len(view):
+                break
+            try:
+                message, _ = pull(self._state, bytes(view[body : body + length]))
+            except nacl.exceptions.CryptoError as error:
+                raise _forged() from error
+            messages.append(message)
+            start = body + length
+        return start
+
+
+def make_sealer(key: bytes, header: bytes) -> Sealer:
+    """The fastest `Sealer` there is, for a key of 32 bytes and the header that we send (24)."""
+    return FastSealer(key, header) if HAVE_FAST else PlainSealer(key, header)
+
+
+def make_opener(key: bytes, header: bytes) -> Opener:
+    """The fastest `Opener` there is, for a key of 32 bytes and the remote's header (24)."""
+    return FastOpener(key, header) if HAVE_FAST else PlainOpener(key, header)

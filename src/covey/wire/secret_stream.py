@@ -1,0 +1,405 @@
+"""The encrypted stream of the Hypercore family (secret-stream.md; @hyperswarm/secret-stream 6.9.2).
+
+Raw bytes -> 3-byte length frames -> Noise messages, one header frame each way, then data frames.
+Mutual authentication with Ed25519 keys, message boundaries kept, no padding. The end of the stream
+is not authenticated: a protocol above that cares needs its own end marker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from hashlib import blake2b
+from hmac import compare_digest
+
+from covey.errors import CoveyError, HandshakeError, LimitError, ProtocolError, UsageError
+from covey.keys import KeyPair, namespace
+from covey.limits import Limits
+from covey.wire.cipher import (
+    FRAME_OVERHEAD,
+    HEADER_SIZE,
+    KEY_SIZE,
+    MAX_MESSAGE,
+    PREFIX_SIZE,
+    Opener,
+    Sealer,
+    make_opener,
+    make_sealer,
+)
+from covey.wire.noise import HASH_SIZE, HandshakeResult, NoiseHandshake
+from covey.wire.session import (
+    Buffer,
+    Ended,
+    MessagesReceived,
+    Opened,
+    SessionEvent,
+    TimedOut,
+)
+
+ID_SIZE = 32
+HEADER_BODY = ID_SIZE + HEADER_SIZE
+EPHEMERAL_SEED_SIZE = 32
+
+
+@cache
+def _role_namespace(is_initiator: bool) -> bytes:
+    return namespace("hyperswarm/secret-stream", 0 if is_initiator else 1)
+
+
+def stream_id(handshake_hash: bytes, *, is_initiator: bool) -> bytes:
+    """The 32 bytes that begin the header frame of that side (section 4)."""
+    return blake2b(_role_namespace(is_initiator), digest_size=ID_SIZE, key=handshake_hash).digest()
+
+
+def _check_result(result: HandshakeResult, expected: bytes | None) -> None:
+    """Values from a handshake done elsewhere must fit, and prove the key that was asked for."""
+    if min(len(result.tx), len(result.rx)) < KEY_SIZE or len(result.hash) != HASH_SIZE:
+        raise UsageError("handshake values are keys of at least 32 bytes and a hash of 64")
+    if expected is not None and expected != result.remote_public_key:
+        raise HandshakeError(
+            f"the remote has another key: expected {expected.hex()}, "
+            f"got {result.remote_public_key.hex()}"
+        )
+
+
+class SecretStream:
+    """One side of an encrypted stream, without I/O: a `Session`.
+
+    `pattern` is XX, IK or XK. `remote_public_key` is the key the remote must prove, in every
+    pattern (IK and XK need it on the initiator's side). `handshake` skips the handshake with values
+    taken from elsewhere. `deliver_empty` hands out empty messages, which otherwise count as
+    keep-alives and are swallowed. `random_bytes(n)` is called with 32 at construction (the
+    ephemeral seed; not with `handshake`), then with 24 when the stream opens (our header).
+
+    The handshake, up to the remote's header frame, has the fixed budget `Limits.handshake_timeout`
+    from `now` on. Keep-alive and idle timeout begin as `Limits` has them.
+
+    Raises `UsageError` for options that do not fit each other. `HandshakeError` before and
+    `ProtocolError` after the opening come out of `receive_data` only; events that were complete
+    before the fault are then left for `take_events`.
+    """
+
+    __slots__ = (
+        "_error", "_events", "_handshake", "_handshake_deadline", "_idle_timeout", "_is_initiator",
+        "_keep_alive", "_limits", "_opener", "_out", "_partial", "_queue",
+        "_queued", "_random_bytes", "_read_at", "_result_keys", "_sealer", "_sent_since_timer",
+        "_timed_out", "_written_at", "bytes_read", "bytes_written", "deliver_empty",
+        "handshake_hash", "messages_read", "messages_written", "public_key", "remote_public_key",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        is_initiator: bool,
+        key_pair: KeyPair,
+        now: float,
+        random_bytes: Callable[[int], bytes],
+        pattern: str = "XX",
+        remote_public_key: bytes | None = None,
+        prologue: bytes = b"",
+        handshake: HandshakeResult | None = None,
+        limits: Limits = Limits(),  # noqa: B008  frozen
+        deliver_empty: bool = False,
+    ) -> None:
+        if pattern == "NN":
+            raise UsageError("the Noise pattern NN proves no key: a secret stream cannot use it")
+        self._is_initiator = is_initiator
+        self._limits = limits
+        self._random_bytes = random_bytes
+        self.deliver_empty = deliver_empty
+        self.public_key = key_pair.public_key
+        self.remote_public_key: bytes | None = None
+        self.handshake_hash: bytes | None = None
+        self.bytes_read = self.bytes_written = self.messages_read = self.messages_written = 0
+        self._error: CoveyError | None = None
+        self._events: list[SessionEvent] = []
+        self._out: list[Buffer] = []
+        self._queue: list[bytes] = []
+        self._queued = 0
+        self._partial: bytearray | None = None
+        self._sealer: Sealer | None = None
+        self._opener: Opener | None = None
+        self._result_keys: HandshakeResult | None = None
+        self._handshake: NoiseHandshake | None = None
+        self._timed_out = False
+        self._handshake_deadline: float | None = now + limits.handshake_timeout
+        self._idle_timeout = limits.idle_timeout
+        self._keep_alive = limits.keep_alive
+        self._read_at = self._written_at = now
+        self._sent_since_timer = False
+        if handshake is not None:
+            _check_result(handshake, remote_public_key)
+            self._open(handshake)
+            return
+        self._handshake = NoiseHandshake(
+            pattern,
+            is_initiator=is_initiator,
+            key_pair=key_pair,
+            ephemeral_seed=random_bytes(EPHEMERAL_SEED_SIZE),
+            prologue=prologue,
+            remote_public_key=remote_public_key,
+        )
+        if is_initiator:
+            self._send_handshake(self._handshake)
+
+    # What the owner may ask
+
+    @property
+    def opened(self) -> bool:
+        """Whether the handshake is over; `remote_public_key` and `handshake_hash` are known then.
+
+        The remote's header frame may still be on its way.
+        """
+        return self._sealer is not None
+
+    @property
+    def is_initiator(self) -> bool:
+        """Which role this side has."""
+        return self._is_initiator
+
+    # Receiving
+
+    def receive_data(self, data: Buffer, now: float) -> list[SessionEvent]:
+        """Events completed by `data`; see `Session`. What must be kept of `data` is copied."""
+        if self._error is not None:
+            raise self._error
+        view = memoryview(data).cast("B")
+        size = len(view)
+        if size:
+            self._read_at = now
+            self.bytes_read += size
+        messages: list[bytes] = []
+        try:
+            offset = 0
+            if self._partial is not None:
+                offset = self._finish_partial(self._partial, view, messages)
+            if offset < size:
+                offset = self._receive_frames(view, offset, messages)
+                if offset < size:
+                    self._partial = bytearray(view[offset:])
+        except (HandshakeError, ProtocolError) as error:
+            self._error = error
+            self._partial = None
+            self._deliver(messages)
+            raise
+        self._deliver(messages)
+        return self.take_events()
+
+    def receive_eof(self, now: float) -> list[SessionEvent]:
+        """The remote ended its half: `Ended`, truncated inside a frame or before its header."""
+        del now
+        truncated = self._partial is not None or self._opener is None
+        self._partial = None
+        self._handshake_deadline = None
+        self._idle_timeout = 0.0  # nothing more can come: silence is no fault any more
+        self._events.append(Ended(truncated))
+        return self.take_events()
+
+    def take_events(self) -> list[SessionEvent]:
+        """Events not handed out yet.
+
+        There are some before the first call when the handshake was done elsewhere, and after a call
+        that raised when the same bytes completed something before the fault.
+        """
+        events, self._events = self._events, []
+        return events
+
+    def _deliver(self, messages: list[bytes]) -> None:
+        if messages and not self.deliver_empty and not all(messages):
+            messages = [message for message in messages if message]
+        if messages:
+            self.messages_read += len(messages)
+            self._events.append(MessagesReceived(messages))
+
+    def _finish_partial(self, partial: bytearray, view: memoryview, messages: list[bytes]) -> int:
+        """Complete the frame kept from earlier calls; returns how much of `view` that took."""
+        start = 0
+        if len(partial) < PREFIX_SIZE:
+            start = PREFIX_SIZE - len(partial)
+            partial += view[:start]
+            if len(partial) < PREFIX_SIZE:
+                return len(view)
+            self._receive_frames(memoryview(bytes(partial)), 0, messages)  # judges the length
+        need = PREFIX_SIZE + int.from_bytes(partial[:PREFIX_SIZE], "little")
+        end = start + need - len(partial)
+        partial += view[start:end]  # grows as bytes arrive, whatever length was announced
+        if len(partial) < need:
+            return len(view)
+        self._partial = None
+        self._receive_frames(memoryview(partial), 0, messages)
+        return end
+
+    def _receive_frames(self, view: memoryview, offset: int, messages: list[bytes]) -> int:
+        """Process every whole frame from `offset` on; returns where the rest begins."""
+        while self._opener is None:
+            body = offset + PREFIX_SIZE
+            if body > len(view):
+                return offset
+            length = int.from_bytes(view[offset:body], "little")
+            self._check_length(length)
+            if body + length > len(view):
+                return offset
+            offset = body + length
+            self._receive_opening(bytes(view[body:offset]))
+        return self._opener.open_frames(view, offset, messages, self._limits.max_frame)
+
+    # The handshake and the header frame
+
+    def _check_length(self, length: int) -> None:
+        """Refuse what cannot be the next frame before any byte of it is kept (section 10)."""
+        handshake = self._handshake
+        if handshake is None:
+            if length != HEADER_BODY:
+                raise ProtocolError(f"the header frame has {length} bytes, it takes {HEADER_BODY}")
+            return
+        least = handshake.next_size
+        most = least + self._limits.max_handshake_payload
+        if not least <= length <= most:
+            raise HandshakeError(
+                f"a handshake frame of {length} bytes where {least} to {most} belong: "
+                "the remote speaks another protocol or another handshake"
+            )
+
+    def _receive_opening(self, body: bytes) -> None:
+        handshake = self._handshake
+        if handshake is None:
+            self._receive_header(body)
+            return
+        handshake.receive(body)
+        if handshake.sends_next:
+            self._send_handshake(handshake)
+        if handshake.complete:
+            self._open(handshake.result())
+
+    def _send_handshake(self, handshake: NoiseHandshake) -> None:
+        self._write_frame(handshake.send())
+
+    def _write_frame(self, body: bytes) -> None:
+        frame = len(body).to_bytes(PREFIX_SIZE, "little") + body
+        self.bytes_written += len(frame)
+        self._out.append(frame)
+
+    def _open(self, result: HandshakeResult) -> None:
+        """The keys are there: send our header and what was queued, and wait for theirs."""
+        self._handshake = None
+        self._result_keys = result
+        self.remote_public_key = result.remote_public_key
+        self.handshake_hash = result.hash
+        header = self._random_bytes(HEADER_SIZE)
+        self._write_frame(stream_id(result.hash, is_initiator=self._is_initiator) + header)
+        self._sealer = make_sealer(result.tx[:KEY_SIZE], header)
+        self._events.append(Opened(result.remote_public_key, None, result.hash))
+        if self._queue:
+            self._seal(self._sealer, self._queue)
+            self._queue, self._queued = [], 0
+
+    def _receive_header(self, body: bytes) -> None:
+        result = self._result_keys
+        if result is None:
+            raise ProtocolError("a header frame before the stream is open")
+        expected = stream_id(result.hash, is_initiator=not self._is_initiator)
+        if not compare_digest(body[:ID_SIZE], expected):
+            raise ProtocolError("the header frame names another stream: reflected or damaged")
+        self._opener = make_opener(result.rx[:KEY_SIZE], body[ID_SIZE:])
+        self._result_keys = None
+        self._handshake_deadline = None
+
+    # Sending
+
+    def send_messages(self, messages: Sequence[Buffer], now: float | None = None) -> None:
+        """Seal messages, or keep them until the stream opens; see `Session`.
+
+        `now` restarts the keep-alive interval; without it the interval may last up to twice as
+        long. Raises `LimitError` when a message does not fit in a frame (nothing is sent then) or
+        when more than `Limits.max_queued` bytes, frame overhead included, wait for the opening.
+        """
+        size = 0
+        for message in messages:
+            length = memoryview(message).nbytes
+            if length > MAX_MESSAGE:
+                raise LimitError(
+                    f"a message of {length} bytes, one frame carries {MAX_MESSAGE}",
+                    limit="max_frame",
+                    allowed=MAX_MESSAGE,
+                )
+            size += length + FRAME_OVERHEAD
+        if now is None:
+            self._sent_since_timer = True
+        else:
+            self._written_at = now
+        self.messages_written += len(messages)
+        if self._sealer is None:
+            self._keep_until_open(messages, size)
+        else:
+            self._seal(self._sealer, messages)
+
+    def _keep_until_open(self, messages: Sequence[Buffer], size: int) -> None:
+        if self._queued + size > self._limits.max_queued:
+            raise LimitError(
+                f"more than {self._limits.max_queued} bytes queued before the handshake is over",
+                limit="max_queued",
+                allowed=self._limits.max_queued,
+            )
+        self._queued += size
+        self._queue.extend(bytes(message) for message in messages)
+
+    def _seal(self, sealer: Sealer, messages: Sequence[Buffer]) -> None:
+        frames = sealer.seal(messages)
+        self.bytes_written += sum(map(len, frames))
+        self._out += frames
+
+    def data_to_send(self) -> list[Buffer]:
+        """Take the bytes that are ready to leave, in order, in few buffers."""
+        out, self._out = self._out, []
+        return out
+
+    # Time
+
+    def set_keep_alive(self, seconds: float, now: float) -> None:
+        """Send an empty frame after so long without a write; 0 stops that."""
+        self._keep_alive = seconds
+        self._written_at = now
+        self._sent_since_timer = False
+
+    def set_timeout(self, seconds: float, now: float) -> None:
+        """Report `TimedOut` after so long without a byte from the remote; 0 stops that.
+
+        The silence is counted from `now` on: a shell that paused reading calls this afterwards.
+        """
+        self._idle_timeout = seconds
+        self._read_at = now
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` is due; a moment in the past while events wait to be taken."""
+        if self._events:
+            return self._read_at
+        if self._timed_out or self._error is not None:
+            return None
+        times = []
+        if self._handshake_deadline is not None:
+            times.append(self._handshake_deadline)
+        if self._idle_timeout > 0:
+            times.append(self._read_at + self._idle_timeout)
+        if self._keep_alive > 0 and self._sealer is not None:
+            times.append(self._written_at + self._keep_alive)
+        return min(times, default=None)
+
+    def handle_timer(self, now: float) -> list[SessionEvent]:
+        """Time out, or put an empty frame in `data_to_send`; does nothing before it is due."""
+        if self._timed_out or self._error is not None:
+            return self.take_events()
+        if self._handshake_deadline is not None and now >= self._handshake_deadline:
+            self._timed_out = True
+            self._events.append(TimedOut("handshake"))
+        elif self._idle_timeout > 0 and now >= self._read_at + self._idle_timeout:
+            self._timed_out = True
+            self._events.append(TimedOut("idle"))
+        elif self._keep_alive > 0 and now >= self._written_at + self._keep_alive:
+            self._keep_alive_due(now)
+        return self.take_events()
+
+    def _keep_alive_due(self, now: float) -> None:
+        self._written_at = now
+        if self._sealer is not None and not self._sent_since_timer:
+            self._seal(self._sealer, [b""])
+        self._sent_since_timer = False
