@@ -108,6 +108,10 @@ class HandshakeTimeout(HandshakeError):
     """The remote did not complete the handshake in time."""
 
 
+class DiscoveryError(CoveyError):
+    """A discovery source could not ask its network."""
+
+
 class VerifyError(CoveyError):
     """A block or proof does not fit the signature."""
 

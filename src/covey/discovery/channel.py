@@ -1,0 +1,332 @@
+"""Discovery by name: rounds of every source for every joined name, and what they find.
+
+A name becomes a topic of 20 bytes, a topic is announced and looked up by each source that is
+switched on, round after round, and each peer found is told once per while.
+
+Source: `discovery-swarm.md` sections 1, 10 and 11; discovery-channel 5.5.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random as random_module
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, Self, TypeAlias
+
+from covey.discovery.membership import FirstRound, Membership
+from covey.discovery.source import Source, Wanted
+from covey.errors import ClosedError, CoveyError, UsageError
+from covey.events import EventStream, Subscription
+from covey.limits import Limits
+
+logger = logging.getLogger("covey.discovery.channel")
+
+REPEAT_AFTER: Final = 45.0
+"""Seconds before a peer is told again: shorter than a round, so that each round may renew it."""
+TOPIC_BYTES: Final = 20
+
+Name: TypeAlias = bytes | str
+Hash: TypeAlias = Callable[[bytes], bytes]
+
+__all__ = ["REPEAT_AFTER", "Channel", "FirstRound", "Membership", "PeerFound", "topic_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFound:
+    """`source` says that a peer of the joined `name` listens at `host`:`port`. Not verified."""
+
+    name: bytes
+    topic: bytes
+    host: str
+    port: int
+    source: str
+    type: Literal["peer"] = "peer"
+
+
+def topic_of(name: Name, hash: Hash | Literal[False] | None = None) -> bytes:  # noqa: A002
+    """The topic of a name: SHA-1 by default, `hash(name)` or, with False, the name itself.
+
+    Cut to 20 bytes; a shorter result stays short. Raises `UsageError` when it is empty.
+    """
+    raw = name.encode() if isinstance(name, str) else bytes(name)
+    if hash is None:
+        # Not for safety: whoever can guess a name finds its peers, whatever the hash.
+        return hashlib.sha1(raw, usedforsecurity=False).digest()
+    topic = (raw if hash is False else bytes(hash(raw)))[:TOPIC_BYTES]
+    if not topic:
+        raise UsageError("the topic of a name cannot be empty")
+    return topic
+
+
+class _Entry:
+    """A source and what the channel knows of it."""
+
+    __slots__ = ("closing", "lock", "on", "opened", "source", "stopped", "tasks")
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.on = True
+        self.opened = False
+        self.lock = asyncio.Lock()
+        self.tasks: dict[Membership, asyncio.Task[None]] = {}
+        self.stopped: set[asyncio.Task[None]] = set()
+        self.closing: asyncio.Task[None] | None = None
+
+
+class Channel:
+    """Joins names and tells the peers that its sources find for them.
+
+    `random` (0 to 1), `clock` (monotonic seconds) and `sleep` can be replaced. A peer is told
+    again by the same or another source only after `repeat_after` seconds.
+    """
+
+    def __init__(
+        self,
+        sources: Iterable[Source] = (),
+        *,
+        limits: Limits | None = None,
+        repeat_after: float = REPEAT_AFTER,
+        random: Callable[[], float] = random_module.random,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._limits = limits or Limits()
+        self._repeat_after = repeat_after
+        self._random = random
+        self._clock = clock
+        self._sleep = sleep
+        self._members: dict[tuple[bytes, int], Membership] = {}
+        self._told: dict[bytes, OrderedDict[tuple[str, int], float]] = {}
+        self._events = EventStream[PeerFound](backlog=self._limits.event_backlog)
+        self._closing: asyncio.Task[None] | None = None
+        self._entries: dict[str, _Entry] = {}
+        for source in sources:
+            if source.name in self._entries:
+                raise UsageError(f"two sources are called {source.name!r}")
+            self._entries[source.name] = _Entry(source)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    # Names
+
+    def join(
+        self,
+        name: Name,
+        *,
+        port: int | None = None,
+        announce: bool = True,
+        hash: Hash | Literal[False] | None = None,  # noqa: A002
+    ) -> Membership:
+        """Announce `port` under `name` and look it up, or only look it up (`announce=False`).
+
+        The first round starts at once. Joining the same name with the same port again gives the
+        same membership and so the same first round. Raises `UsageError` when there is no port to
+        announce, `ClosedError` after `close()`.
+        """
+        self._check_open()
+        if announce and (port is None or not 0 < port <= 65535):
+            raise UsageError(f"a port from 1 to 65535 is needed to announce, not {port}")
+        raw = name.encode() if isinstance(name, str) else bytes(name)
+        key = (raw, (port or 0) if announce else 0)
+        member = self._members.get(key)
+        if member is None:
+            wanted = Wanted(raw, topic_of(raw, hash), key[1] or None)
+            asked = [entry.source.name for entry in self._entries.values() if entry.on]
+            member = Membership(wanted, asked, self._leave_member)
+            self._members[key] = member
+            for source in asked:
+                self._start(self._entries[source], member)
+        return member
+
+    def leave(self, name: Name, *, port: int | None = None) -> bool:
+        """Stop announcing and looking up; False when there was nothing to stop.
+
+        Without `port` every membership of the name ends, however it was joined. With one, only
+        the one that announces it; 0 is the one that only looks up.
+        """
+        self._check_open()
+        raw = name.encode() if isinstance(name, str) else bytes(name)
+        leaving = [
+            member
+            for (at, key), member in self._members.items()
+            if at == raw and port in (None, key)
+        ]
+        for member in leaving:
+            self._leave_member(member)
+        return bool(leaving)
+
+    def list(self) -> list[tuple[bytes, int]]:
+        """The memberships: name and announced port, 0 for those that only look up."""
+        return list(self._members)
+
+    # Sources
+
+    @property
+    def sources(self) -> dict[str, bool]:
+        """Every source by name: whether it is switched on."""
+        return {name: entry.on for name, entry in self._entries.items()}
+
+    def set_source(self, name: str, on: bool) -> None:
+        """Switch one source on or off, now and for later joins; names stay joined.
+
+        Switched on, it starts rounds for every joined name. Switched off, it withdraws what it
+        announced and is closed. Raises `UsageError` for a source that there is not.
+        """
+        self._check_open()
+        entry = self._entries.get(name)
+        if entry is None:
+            raise UsageError(f"no source {name!r}, there are: {', '.join(self._entries) or 'none'}")
+        if entry.on == on:
+            return
+        entry.on = on
+        if on:
+            for member in self._members.values():
+                self._start(entry, member)
+        else:
+            for member in tuple(entry.tasks):
+                self._stop(entry, member)
+                member._dropped(name)
+            self._shut(entry)
+
+    # What was found
+
+    def subscribe(self, callback: Callable[[PeerFound], object]) -> Callable[[], None]:
+        """Call `callback` synchronously with each peer found; returns what stops it."""
+        self._check_open()
+        return self._events.subscribe(callback)
+
+    def listen(self, *, backlog: int | None = None) -> Subscription[PeerFound]:
+        """Peers found from now on, for one reader."""
+        return self._events.listen(backlog=backlog)
+
+    async def close(self) -> None:
+        """Leave every name and close every source. May be called again."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="channel.close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        for member in tuple(self._members.values()):
+            self._leave_member(member)
+        for entry in self._entries.values():
+            self._shut(entry)
+        closing = [entry.closing for entry in self._entries.values() if entry.closing]
+        await asyncio.gather(*closing)
+        self._events.close()
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise ClosedError("the discovery channel is closed")
+
+    # Rounds
+
+    def _start(self, entry: _Entry, member: Membership) -> None:
+        entry.tasks[member] = asyncio.create_task(
+            self._seek(entry, member), name=f"channel.{entry.source.name}"
+        )
+
+    async def _seek(self, entry: _Entry, member: Membership) -> None:
+        """The rounds of one source for one membership, until cancelled."""
+        for pause in entry.source.timing.pauses(self._random):
+            member._settled(entry.source.name, await self._round(entry, member.wanted))
+            await self._sleep(pause)
+
+    async def _round(self, entry: _Entry, wanted: Wanted) -> Exception | None:
+        """One round, the source opened first if need be; what went wrong, or None."""
+        try:
+            await self._ready(entry)
+            await entry.source.round(wanted)
+        except (CoveyError, OSError) as error:
+            logger.info("source %s: %s", entry.source.name, error)
+            return error
+        except Exception as error:  # the edge of the task: a source is the caller's code
+            logger.exception("source %s failed", entry.source.name)
+            return error
+        return None
+
+    async def _ready(self, entry: _Entry) -> None:
+        while (closing := entry.closing) is not None and not closing.done():
+            await asyncio.shield(closing)
+        async with entry.lock:
+            if not entry.opened:
+                await entry.source.open(self._reporter(entry.source.name))
+                entry.opened = True
+
+    def _stop(self, entry: _Entry, member: Membership) -> None:
+        """End the rounds; the task is held in `stopped` until it has ended."""
+        task = entry.tasks.pop(member, None)
+        if task is None:
+            return
+        task.cancel()
+        entry.stopped.add(task)
+        task.add_done_callback(entry.stopped.discard)
+        try:
+            entry.source.leave(member.wanted)
+        except Exception:  # a source is the caller's code
+            logger.exception("source %s failed to leave", entry.source.name)
+
+    def _leave_member(self, member: Membership) -> None:
+        key = (member.name, member.port or 0)
+        if self._members.get(key) is not member:
+            return
+        del self._members[key]
+        for entry in self._entries.values():
+            self._stop(entry, member)
+        if not any(other.topic == member.topic for other in self._members.values()):
+            self._told.pop(member.topic, None)
+        member._ended(ClosedError(f"left {member.name!r} before its first round was over"))
+
+    def _shut(self, entry: _Entry) -> None:
+        """Close a source when the tasks that use it have ended."""
+        entry.closing = asyncio.create_task(
+            self._shut_source(entry, entry.closing), name=f"channel.{entry.source.name}.close"
+        )
+
+    async def _shut_source(self, entry: _Entry, earlier: asyncio.Task[None] | None) -> None:
+        if earlier is not None:
+            await earlier
+        await asyncio.gather(*entry.stopped, return_exceptions=True)
+        async with entry.lock:
+            if entry.opened:
+                entry.opened = False
+                try:
+                    await entry.source.close()
+                except Exception:  # the edge of the task: a source is the caller's code
+                    logger.exception("source %s failed to close", entry.source.name)
+
+    # Results
+
+    def _reporter(self, source: str) -> Callable[[bytes, str, int], None]:
+        def report(topic: bytes, host: str, port: int) -> None:
+            self._report(source, topic, host, port)
+
+        return report
+
+    def _report(self, source: str, topic: bytes, host: str, port: int) -> None:
+        names = {member.name: None for member in self._members.values() if member.topic == topic}
+        if not names or not self._entries[source].on or not self._is_news(topic, (host, port)):
+            return
+        for name in names:
+            self._events.publish(PeerFound(name, topic, host, port, source))
+
+    def _is_news(self, topic: bytes, peer: tuple[str, int]) -> bool:
+        """Whether the peer was not told lately; remembers it, of each topic a bounded number."""
+        told = self._told.setdefault(topic, OrderedDict())
+        now = self._clock()
+        last = told.get(peer)
+        if last is not None and now - last < self._repeat_after:
+            return False
+        told[peer] = now
+        told.move_to_end(peer)
+        if len(told) > self._limits.max_candidates:
+            told.popitem(last=False)
+        return True

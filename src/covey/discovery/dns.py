@@ -1,0 +1,197 @@
+"""DNS-discovery as a source of a channel: peers on the local network by multicast.
+
+A role is one way of asking. `DnsDiscovery` runs a round of all its roles at the same time, and the
+round succeeds when one of them does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from covey.discovery.interfaces import Interface
+from covey.discovery.multicast import PORT, MulticastSocket
+from covey.discovery.source import Report, Timing, Wanted
+from covey.errors import CoveyError, DiscoveryError
+from covey.limits import Limits
+from covey.wire.dns_discovery import DEFAULT_DOMAIN
+from covey.wire.dns_multicast import Arrival, MulticastNode
+
+logger = logging.getLogger("covey.discovery.dns")
+
+TIMING = Timing(early=(1.0, 3.0), interval=60.0, jitter=10.0)
+"""The reference's interval. The early rounds are ours: a datagram may be lost, and two peers that
+start together should not need a minute to meet."""
+
+
+class Role(Protocol):
+    """One way in which DNS-discovery asks; same contract as the methods of a `Source`."""
+
+    async def open(self, report: Report) -> None:
+        """Take what is needed."""
+
+    async def round(self, wanted: Wanted) -> None:
+        """Announce and look up once."""
+
+    def leave(self, wanted: Wanted) -> None:
+        """Withdraw what was announced."""
+
+    async def close(self) -> None:
+        """Give everything back."""
+
+
+class MulticastRole:
+    """Asks and answers in the multicast group of the local network."""
+
+    def __init__(
+        self,
+        *,
+        port: int = PORT,
+        interface: str | None = None,
+        domain: str = DEFAULT_DOMAIN,
+        loopback: bool = False,
+        limits: Limits | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._report: Report | None = None
+        self._members: dict[bytes, set[int | None]] = {}
+        self._socket = MulticastSocket(self._receive, port=port, interface=interface)
+        self._node = MulticastNode(
+            secret=random_bytes(32), port=port, domain=domain, loopback=loopback, limits=limits
+        )
+
+    @property
+    def node(self) -> MulticastNode:
+        """What is known and counted."""
+        return self._node
+
+    async def open(self, report: Report) -> None:
+        """Join the group. Raises `DiscoveryError`."""
+        self._socket.open()
+        self._report = report
+
+    async def round(self, wanted: Wanted) -> None:
+        """Ask on every interface; raises `DiscoveryError` when none of them takes a datagram."""
+        self._members.setdefault(wanted.topic, set()).add(wanted.port)
+        self._node.want(wanted.topic)
+        if wanted.port is not None:
+            self._node.announce(wanted.topic, wanted.port)
+        failure: OSError | None = None
+        sent = False
+        for interface in self._socket.sending:
+            try:
+                self._ask(wanted.topic, interface)
+                sent = True
+            except OSError as error:
+                failure = error
+                logger.debug("cannot multicast on %s: %s", interface.name, error)
+        if not sent:
+            raise DiscoveryError(f"cannot multicast on any interface: {failure}") from failure
+
+    def leave(self, wanted: Wanted) -> None:
+        """Answer for this membership no longer; nothing is sent, the wire has no word for it."""
+        members = self._members.get(wanted.topic, set())
+        members.discard(wanted.port)
+        if wanted.port is not None:
+            self._node.unannounce(wanted.topic, wanted.port)
+        if not members:
+            self._members.pop(wanted.topic, None)
+            self._node.forget(wanted.topic)
+
+    async def close(self) -> None:
+        """Leave the group."""
+        self._report = None
+        self._socket.close()
+
+    def _ask(self, topic: bytes, interface: Interface) -> None:
+        now = asyncio.get_running_loop().time()
+        for datagram in self._node.ask(topic, local_host=interface.address, now=now):
+            self._socket.send(datagram, interface)
+
+    def _receive(self, data: bytes, arrival: Arrival, interface: Interface | None) -> None:
+        now = asyncio.get_running_loop().time()
+        heard = self._node.receive_datagram(data, arrival, now)
+        if answer := self._node.take_answer():
+            ways = [interface] if interface is not None else self._socket.sending
+            for way in ways:
+                try:
+                    self._socket.send(answer.data, way, port=answer.port)
+                except OSError as error:
+                    logger.debug("cannot answer %s on %s: %s", arrival.host, way.name, error)
+        for peer in heard:
+            if self._report is not None:
+                self._report(peer.topic, peer.host, peer.port)
+
+
+class DnsDiscovery:
+    """A source that finds peers by ordinary DNS packets.
+
+    `multicast` off leaves no role at all and every round fails. `port`, `interface`: see
+    `MulticastSocket`. `loopback` also reports what was announced here. `timing` sets the rounds.
+    """
+
+    name = "dns"
+
+    def __init__(
+        self,
+        *,
+        multicast: bool = True,
+        port: int = PORT,
+        interface: str | None = None,
+        domain: str = DEFAULT_DOMAIN,
+        loopback: bool = False,
+        timing: Timing = TIMING,
+        limits: Limits | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.timing = timing
+        self._roles: list[Role] = []
+        self._usable: list[Role] = []
+        if multicast:
+            role = MulticastRole(
+                port=port,
+                interface=interface,
+                domain=domain,
+                loopback=loopback,
+                limits=limits,
+                random_bytes=random_bytes,
+            )
+            self._roles.append(role)
+
+    async def open(self, report: Report) -> None:
+        """Open every role. Raises the last error when none can be opened."""
+        failure: Exception | None = None
+        for role in self._roles:
+            try:
+                await role.open(report)
+                self._usable.append(role)
+            except (CoveyError, OSError) as error:
+                failure = error
+                logger.info("a way of DNS-discovery is not usable: %s", error)
+            except BaseException:
+                await self.close()
+                raise
+        if not self._usable:
+            raise failure or DiscoveryError("DNS-discovery has no way to ask: multicast is off")
+
+    async def round(self, wanted: Wanted) -> None:
+        """Ask by every role at once. Raises the last error when none could."""
+        outcomes = await asyncio.gather(
+            *(role.round(wanted) for role in self._usable), return_exceptions=True
+        )
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if failures and len(failures) == len(outcomes):
+            raise failures[-1]
+
+    def leave(self, wanted: Wanted) -> None:
+        """Withdraw what was announced."""
+        for role in self._usable:
+            role.leave(wanted)
+
+    async def close(self) -> None:
+        """Close every role. May be called again."""
+        while self._usable:
+            await self._usable.pop().close()
