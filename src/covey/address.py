@@ -94,7 +94,7 @@ class Address:
     text: str
     alternatives: tuple[Alternative, ...] = field(compare=False)
     host: str | None = field(compare=False)
-    """Host of the first alternative over `net` or `utp`, no brackets; `localhost` for an empty one."""
+    """Host of the first alternative over `net` or `utp`, no brackets; empty reads as localhost."""
     port: int | None = field(compare=False)
     """Its port; None when it is not plain decimal 1 to 65535 (such a peer cannot be dialled)."""
     key: bytes | None = field(compare=False)

@@ -7,7 +7,7 @@ in `numeric`, `binary`, `containers`, `ip` and `structs`; `encoding` gives all o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from covey.errors import DecodeError, EncodeError
 from covey.wire.session import Buffer
@@ -79,7 +79,7 @@ class Codec(ABC, Generic[T]):
 
     __slots__ = ()
     minimum: int = 1
-    default: ClassVar[Any] = None
+    default: Any = None
 
     @abstractmethod
     def encode_into(self, out: bytearray, value: T) -> None:

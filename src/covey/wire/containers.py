@@ -7,7 +7,7 @@ the bytes that are left before anything is made of it.
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from covey.errors import DecodeError, EncodeError, UsageError
@@ -17,7 +17,7 @@ from covey.wire.numeric import bool_, float64, int_
 from covey.wire.session import Buffer
 
 T = TypeVar("T")
-K = TypeVar("K", bound=Hashable)
+K = TypeVar("K")
 V = TypeVar("V")
 
 MAX_ARRAY = 1 << 20
@@ -325,7 +325,7 @@ def frame(inner: Codec[T]) -> FrameCodec[T]:
 
 
 def record(key: Codec[K], value: Codec[V]) -> RecordCodec[K, V]:
-    """A count, then pairs of `key` and `value`."""
+    """A count, then pairs of `key`, which decodes to something hashable, and `value`."""
     return RecordCodec(key, value)
 
 
