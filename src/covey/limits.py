@@ -23,6 +23,8 @@ class Limits:
     """Connections to one proven key; more than a few are a mistake or an attack."""
     max_handshakes: int = 256
     """Accepted connections still in their handshake; the oldest is dropped for a new one."""
+    connect_timeout: float = 10.0
+    """Looking a host up and connecting to it, when the caller of a dial says nothing else."""
     handshake_timeout: float = 10.0
     """From the first byte possible to the end of the handshake; a fixed budget, not a heartbeat."""
     idle_timeout: float = 60.0

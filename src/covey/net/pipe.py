@@ -50,5 +50,5 @@ class MessagePipe(Protocol):
     def abort(self, error: CoveyError) -> None:
         """Cut the stream now and keep `error` as the reason."""
 
-    def end(self) -> None:
-        """Write what is queued, then end the write half."""
+    def end(self) -> object:
+        """Write what is queued, then end the write half. What it returns may be dropped."""

@@ -1,0 +1,283 @@
+"""Where connections come from: listening sockets, dials, and the handshakes of both."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Self
+
+from covey.address import Address
+from covey.errors import (
+    AddressError,
+    ClosedError,
+    ConnectionAborted,
+    Refused,
+    SelfConnection,
+)
+from covey.keys import KeyPair
+from covey.limits import Limits
+from covey.net.attempt import Attempt, AttemptObserver
+from covey.net.close_reason import CloseReason
+from covey.net.connection import Connection
+from covey.net.handshakes import Handshake, Identity, default_handshakes
+from covey.net.pending import Pending
+from covey.net.stream_shell import StreamShell
+from covey.net.tcp import HostPort
+from covey.net.transports import Listener, Transport, default_transports
+
+logger = logging.getLogger("covey.net.endpoint")
+
+_attempt_ids = itertools.count(1)
+
+
+class Endpoint:
+    """Dials and accepts; owns its listeners and the handshakes under way.
+
+    Established connections belong to whoever got them, and `close` leaves them alone, unless
+    `owns_connections` is set: then it closes those too.
+
+    `on_connection` gets each accepted connection after its handshake, before its first message.
+    `admit(host, port)` may refuse an accepted raw connection by returning the reason.
+    `observer` is told of the handshakes of accepted connections, and of dials that bring none of
+    their own. `id` is what the `plain` handshake claims; random when not given.
+    """
+
+    def __init__(
+        self,
+        *,
+        key_pair: KeyPair,
+        limits: Limits | None = None,
+        id: bytes | None = None,  # noqa: A002
+        handshake: str = "noise",
+        handshakes: Mapping[str, Handshake] | None = None,
+        transports: Mapping[str, Transport] | None = None,
+        on_connection: Callable[[Connection], object] | None = None,
+        admit: Callable[[str, int], str | None] | None = None,
+        observer: AttemptObserver | None = None,
+        owns_connections: bool = False,
+    ) -> None:
+        self.identity = Identity(key_pair, os.urandom(32) if id is None else bytes(id))
+        self._limits = limits or Limits()
+        self._handshakes = dict(handshakes if handshakes is not None else default_handshakes())
+        self._transports = dict(transports if transports is not None else default_transports())
+        if handshake not in self._handshakes:
+            raise AddressError(f"unknown handshake {handshake!r}")
+        self._accepting_handshake = self._handshakes[handshake]
+        self._on_connection = on_connection
+        self._admit = admit
+        self._observer = observer
+        self._owns_connections = owns_connections
+        self._listeners: list[Listener] = []
+        self._dials: set[Pending] = set()
+        self._accepted: dict[Pending, None] = {}  # oldest first
+        self._accepted_per_host: Counter[str] = Counter()
+        self._leaving: set[Pending] = set()  # dropped, their sockets about to close
+        self._connections: set[Connection] = set()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    @property
+    def key_pair(self) -> KeyPair:
+        """The key pair that this node proves."""
+        return self.identity.key_pair
+
+    @property
+    def addresses(self) -> list[HostPort]:
+        """Host and port of every listening socket."""
+        return [listener.address for listener in self._listeners]
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The live connections that were made here."""
+        return list(self._connections)
+
+    @property
+    def handshaking(self) -> int:
+        """Handshakes under way, both directions."""
+        return len(self._accepted) + len(self._dials)
+
+    async def listen(
+        self, host: str | None = None, port: int = 0, *, transport: str = "net"
+    ) -> HostPort:
+        """Accept on `port` (0: any free one) of `host` (None: all interfaces, both families).
+
+        Returns the host and port that were bound. Raises `ConnectError` when that fails.
+        """
+        self._check_open()
+        chosen = self._transports[transport]
+
+        def accept(remote: HostPort) -> StreamShell | None:
+            return self._accept(chosen, remote)
+
+        listener = await chosen.listen(host, port, accept)
+        if self._closed:
+            await listener.close()
+            raise self._closed_error()
+        self._listeners.append(listener)
+        return listener.address
+
+    async def dial(
+        self,
+        address: Address,
+        *,
+        timeout: float | None = None,
+        observer: AttemptObserver | None = None,
+    ) -> Connection:
+        """Connect to the first alternative of `address` that is known here, and shake hands.
+
+        `timeout` (seconds; `Limits.connect_timeout` when None) bounds looking the host up and
+        connecting; the handshake has its own budget. Raises `AddressError` before anything is
+        dialled, then `ConnectError`, `ConnectTimeout`, `DialFailed`, `HandshakeError`,
+        `HandshakeTimeout` or `SelfConnection`; `ClosedError` when this endpoint closes meanwhile.
+        """
+        self._check_open()
+        chosen = address.for_dialling(self._transports.keys(), self._handshakes.keys())
+        transport = self._transports[chosen.transport.name]
+        step = chosen.handshake
+        host, port = chosen.host, chosen.port
+        if step is None or host is None or port is None:
+            raise AddressError(f"no host, port and handshake to dial in {address}")
+        handshake = self._handshakes[step.name]
+        if handshake.check(step, self.identity):
+            raise SelfConnection(f"{address} is this very node", address=str(address))
+        attempt = Attempt(
+            next(_attempt_ids), transport.type, True, host, port, address, handshake.name
+        )
+        pending = self._pending(attempt, handshake, observer or self._observer)
+        self._dials.add(pending)
+        try:
+            return await pending.dial(
+                transport, step, self._limits.connect_timeout if timeout is None else timeout
+            )
+        finally:
+            if not pending.raw:
+                self._dials.discard(pending)
+
+    async def close(self) -> None:
+        """Stop listening and end the handshakes under way. May be called again."""
+        self._closed = True
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            await listener.close()
+        error = ConnectionAborted("the endpoint was closed")
+        for pending in (*self._dials, *self._accepted):
+            pending.abort(error)
+        if self._owns_connections:
+            connections = self.connections
+            for connection in connections:
+                connection.start_close(CloseReason.SHUTDOWN)
+            for connection in connections:
+                await connection.wait_closed()
+        while self._dials or self._accepted or self._leaving:
+            await self._wait_settled()
+
+    # Accepting
+
+    def _accept(self, transport: Transport, remote: HostPort) -> StreamShell | None:
+        """The shell for an accepted raw connection, None when it is refused."""
+        host, port = remote
+        if self._closed:
+            return None
+        reason = self._admit(host, port) if self._admit is not None else None
+        if reason:
+            logger.debug("refused a connection from %s:%d: %s", host, port, reason)
+            return None
+        self._make_room(host)
+        handshake = self._accepting_handshake
+        attempt = Attempt(
+            next(_attempt_ids), transport.type, False, host, port, None, handshake.name
+        )
+        pending = self._pending(attempt, handshake, self._observer)
+        shell = pending.make_shell(remote)
+        self._accepted[pending] = None
+        self._accepted_per_host[host] += 1
+        return shell
+
+    def _make_room(self, host: str) -> None:
+        """Drop the oldest handshake where one more would be too many.
+
+        An honest handshake takes milliseconds, so the oldest is the least likely to be one.
+        """
+        limits = self._limits
+        if self._accepted_per_host[host] >= limits.max_per_ip:
+            oldest = next(one for one in self._accepted if one.attempt.host == host)
+            self._drop(oldest, f"more than {limits.max_per_ip} from {host}", "max_per_ip")
+        elif len(self._accepted) >= limits.max_handshakes:
+            oldest = next(iter(self._accepted))
+            self._drop(oldest, f"more than {limits.max_handshakes} in all", "max_handshakes")
+
+    def _drop(self, pending: Pending, why: str, limit: str) -> None:
+        self._forget_accepted(pending)
+        self._leaving.add(pending)
+        pending.abort(Refused(f"too many handshakes under way: {why}", reason=limit))
+
+    # The end of handshakes
+
+    def _pending(
+        self, attempt: Attempt, handshake: Handshake, observer: AttemptObserver | None
+    ) -> Pending:
+        return Pending(
+            attempt,
+            handshake,
+            self.identity,
+            limits=self._limits,
+            observer=observer,
+            settled=self._settle,
+        )
+
+    def _settle(self, pending: Pending, connection: Connection | None) -> None:
+        self._dials.discard(pending)
+        self._leaving.discard(pending)
+        self._forget_accepted(pending)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if connection is None:
+            return
+        self._connections.add(connection)
+        connection.on_close(self._connections.discard)
+        if not connection.initiator:
+            self._give_out(connection)
+
+    def _give_out(self, connection: Connection) -> None:
+        if self._on_connection is None:
+            connection.abort(Refused("nobody takes connections here", reason="no handler"))
+            return
+        try:
+            self._on_connection(connection)
+        except Exception:
+            logger.exception("the connection handler failed on %r", connection)
+            connection.abort(None, CloseReason.ABORTED)
+
+    def _forget_accepted(self, pending: Pending) -> None:
+        if pending in self._accepted:
+            del self._accepted[pending]
+            host = pending.attempt.host
+            self._accepted_per_host[host] -= 1
+            if not self._accepted_per_host[host]:
+                del self._accepted_per_host[host]
+
+    async def _wait_settled(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._closed_error()
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError("this endpoint is closed")

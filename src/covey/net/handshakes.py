@@ -1,0 +1,140 @@
+"""The handshakes that a node speaks: one entry per name right of `~` in an address.
+
+An entry makes the sans-I/O session for either role. A new handshake is one class here, or in its
+own module, and one line in `default_handshakes`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from covey import address
+from covey.errors import AddressError
+from covey.keys import KeyPair
+from covey.limits import Limits
+from covey.wire.identity import PlainSession
+from covey.wire.secret_stream import SecretStream
+from covey.wire.session import Opened, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is: the key pair that it proves, and the id that it claims where none is."""
+
+    key_pair: KeyPair
+    id: bytes
+
+
+class Handshake(Protocol):
+    """One entry of the registry."""
+
+    @property
+    def name(self) -> str:
+        """The name in addresses."""
+
+    @property
+    def multiplexed(self) -> bool:
+        """Whether messages keep their boundaries, so that a muxer can run on top."""
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether its sessions are `WatchedSession`s."""
+
+    def check(self, step: address.Protocol, identity: Identity) -> bool:
+        """Whether `step` of an address names this very node. Raises `AddressError` for bad data."""
+
+    def session(
+        self,
+        identity: Identity,
+        *,
+        is_initiator: bool,
+        step: address.Protocol | None,
+        now: float,
+        limits: Limits,
+    ) -> Session:
+        """A new session; `step` is the handshake in the dialled address, None for accepted ones."""
+
+    def is_self(self, opened: Opened, identity: Identity) -> bool:
+        """Whether the remote turned out to be this very node."""
+
+
+class NoiseHandshake:
+    """The Hypercore secret stream, Noise XX; `noise:KEY` pins the remote's key."""
+
+    __slots__ = ("_random_bytes",)
+    name = "noise"
+    multiplexed = True
+    keeps_alive = True
+
+    def __init__(self, *, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        self._random_bytes = random_bytes
+
+    def check(self, step: address.Protocol, identity: Identity) -> bool:
+        """The data of `step` is nothing or one 32-byte key in base64."""
+        if not step.data:
+            return False
+        if len(step.data) > 1 or step.key is None:
+            raise AddressError(f"noise takes one key of 32 bytes in base64, not {step}")
+        return step.key == identity.key_pair.public_key
+
+    def session(
+        self,
+        identity: Identity,
+        *,
+        is_initiator: bool,
+        step: address.Protocol | None,
+        now: float,
+        limits: Limits,
+    ) -> Session:
+        """A secret stream that has not begun."""
+        return SecretStream(
+            is_initiator=is_initiator,
+            key_pair=identity.key_pair,
+            now=now,
+            random_bytes=self._random_bytes,
+            remote_public_key=step.key if step is not None else None,
+            limits=limits,
+        )
+
+    def is_self(self, opened: Opened, identity: Identity) -> bool:
+        """The remote proved our own key."""
+        return opened.remote_key == identity.key_pair.public_key
+
+
+class PlainHandshake:
+    """The discovery swarm's exchange of ids in clear text; messages are raw chunks after it."""
+
+    __slots__ = ()
+    name = "plain"
+    multiplexed = False
+    keeps_alive = False
+
+    def check(self, step: address.Protocol, identity: Identity) -> bool:  # noqa: ARG002
+        """`plain` takes no data."""
+        if step.data:
+            raise AddressError(f"plain takes no data, not {step}")
+        return False
+
+    def session(
+        self,
+        identity: Identity,
+        *,
+        is_initiator: bool,
+        step: address.Protocol | None,  # noqa: ARG002
+        now: float,
+        limits: Limits,
+    ) -> Session:
+        """An id exchange that has not begun."""
+        return PlainSession(is_initiator=is_initiator, id=identity.id, now=now, limits=limits)
+
+    def is_self(self, opened: Opened, identity: Identity) -> bool:
+        """The remote claims our own id."""
+        return opened.remote_id == identity.id
+
+
+def default_handshakes() -> Mapping[str, Handshake]:
+    """The registry of a node that was given no other: `noise` and `plain`."""
+    return {handshake.name: handshake for handshake in (NoiseHandshake(), PlainHandshake())}

@@ -1,0 +1,345 @@
+"""The asyncio shell of a session: moves bytes and time, decides nothing.
+
+It has one step: feed, write, re-arm the timer, deliver. Nothing else touches the transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, cast
+from weakref import WeakKeyDictionary
+
+from covey.errors import ClosedError, CoveyError, HandshakeError, HandshakeTimeout, ProtocolError
+from covey.limits import Limits
+from covey.net.close_reason import CloseReason, reason_of
+from covey.wire.session import (
+    Buffer,
+    Ended,
+    MessagesReceived,
+    Opened,
+    Session,
+    SessionEvent,
+    TimedOut,
+)
+
+SCRATCH_SIZE = 256 * 1024
+"""Bytes of one read: enough for several 64 KiB messages, small enough to stay in the L2 cache."""
+LARGE = 16 * 1024
+"""From here on copying a buffer into a joined one costs more than its own system call."""
+
+_scratches: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+
+
+def _scratch_of(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """The receive buffer that all connections of `loop` share.
+
+    A loop asks for the buffer, fills it and tells so without running anything in between, and a
+    session keeps nothing of what it is fed, so one is enough however many connections there are.
+    """
+    scratch = _scratches.get(loop)
+    if scratch is None:
+        scratch = _scratches[loop] = memoryview(bytearray(SCRATCH_SIZE))
+    return scratch
+
+
+class ShellOwner(Protocol):
+    """Who gets what a shell delivers. No call may raise."""
+
+    def shell_started(self) -> None:
+        """The raw connection is up."""
+
+    def shell_opened(self, opened: Opened) -> None:
+        """The handshake is over. The owner may hand the shell on by setting `shell.owner`."""
+
+    def messages_received(self, messages: list[bytes]) -> None:
+        """Messages in the order in which they were sent."""
+
+    def shell_ended(self) -> None:
+        """The remote ended its half."""
+
+    def shell_writable(self) -> None:
+        """The write backlog drained."""
+
+    def shell_closed(self, reason: CloseReason, error: CoveyError | None) -> None:
+        """The transport is gone. Called exactly once, and last."""
+
+
+class WatchedSession(Session, Protocol):
+    """A session that watches for a dead remote, and keeps what was complete before a fault."""
+
+    def set_timeout(self, seconds: float, now: float) -> None:
+        """Report `TimedOut` after so long without anything from the remote; 0: never."""
+
+    def take_events(self) -> list[SessionEvent]:
+        """Events completed by the call that raised."""
+
+
+class StreamShell(asyncio.BufferedProtocol):
+    """Drives one `Session` over one asyncio transport until that is gone."""
+
+    __slots__ = (
+        "__weakref__",
+        "_close_at",
+        "_error",
+        "_gone",
+        "_limits",
+        "_loop",
+        "_reason",
+        "_remote_ended",
+        "_scratch",
+        "_session",
+        "_timer",
+        "_timer_at",
+        "_transport",
+        "_watched",
+        "_write_ended",
+        "bytes_read",
+        "bytes_written",
+        "owner",
+        "write_paused",
+    )
+
+    def __init__(
+        self, session: Session, owner: ShellOwner, *, limits: Limits, keeps_alive: bool = False
+    ) -> None:
+        self.owner = owner
+        self.bytes_read = 0
+        self.bytes_written = 0
+        self.write_paused = False
+        self._loop = asyncio.get_running_loop()
+        self._scratch = _scratch_of(self._loop)
+        self._session = session
+        self._limits = limits
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._close_at: float | None = None
+        self._reason: CloseReason | None = None
+        self._error: CoveyError | None = None
+        self._gone = False
+        self._remote_ended = False
+        self._write_ended = False
+        self._watched = cast("WatchedSession", session) if keeps_alive else None
+
+    # What the owner calls
+
+    @property
+    def session(self) -> Session:
+        """The session that this shell drives."""
+        return self._session
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing can be sent or received any more."""
+        return self._reason is not None
+
+    @property
+    def outcome(self) -> tuple[CloseReason, CoveyError | None]:
+        """What ended it; meaningful once `closing`."""
+        return self._reason or CloseReason.LOCAL, self._error
+
+    def send(self, messages: list[Buffer]) -> None:
+        """Encrypt and hand to the system now. The caller has checked `closing`."""
+        self._session.send_messages(messages)
+        self._write()
+        if self._timer is None:
+            self._arm()
+
+    def pause_reading(self) -> None:
+        """Stop reading from the socket, so that the remote has to wait."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+            self._set_idle_timeout(0)  # silence is our own doing now
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+            if not self._remote_ended:
+                self._set_idle_timeout(self._limits.idle_timeout)
+
+    def end(self) -> None:
+        """End the write half once everything handed over has left; both halves ended: close."""
+        if self._transport is None or self.closing or self._write_ended:
+            return
+        self._write_ended = True
+        if self._remote_ended:
+            self._finish(CloseReason.REMOTE_END, None)
+        else:
+            self._transport.set_write_buffer_limits(high=0)  # so that writable means: all has left
+            self._transport.write_eof()
+
+    def close(self, reason: CloseReason) -> None:
+        """Let what was handed over leave, for at most `Limits.close_timeout`, then close."""
+        if not self.closing:
+            self._finish(reason, None)
+
+    def abort(self, error: CoveyError | None, reason: CloseReason | None = None) -> None:
+        """Cut now; what was not sent is lost. A close under way is cut short."""
+        if self._reason is None:
+            self._reason = reason or (reason_of(error) if error else CloseReason.LOCAL)
+            self._error = error
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The raw connection is up: tell the owner, send what the session begins with."""
+        self._transport = cast("asyncio.Transport", transport)
+        if self.closing:
+            self._transport.abort()
+            return
+        backlog = self._limits.write_backlog
+        self._transport.set_write_buffer_limits(high=backlog, low=backlog // 2)
+        self.owner.shell_started()
+        self._step([])
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        """Where the loop puts what it reads."""
+        return self._scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """`nbytes` were read: one step."""
+        if self._reason is not None:
+            return
+        self.bytes_read += nbytes
+        try:
+            events = self._session.receive_data(self._scratch[:nbytes], self._loop.time())
+        except (ProtocolError, HandshakeError) as error:
+            self._step(self._watched.take_events() if self._watched is not None else [])
+            self.abort(error)
+            return
+        self._step(events)
+
+    def eof_received(self) -> bool:
+        """The remote ended its half; ours stays open until somebody ends it."""
+        if self._reason is not None:
+            return False
+        self._remote_ended = True
+        try:
+            events = self._session.receive_eof(self._loop.time())
+        except (ProtocolError, HandshakeError) as error:
+            self.abort(error)
+            return False
+        self._step(events)
+        if self._write_ended and not self.closing:
+            self._finish(CloseReason.LOCAL, None)
+        return not self.closing
+
+    def pause_writing(self) -> None:
+        """More than `Limits.write_backlog` bytes wait for the socket."""
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        """Half of that has left."""
+        self.write_paused = False
+        if self._reason is None:
+            self.owner.shell_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is gone: nothing of this shell stays behind."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._gone:
+            return
+        self._gone = True
+        if self._reason is None:
+            self._reason = CloseReason.RESET if exc else CloseReason.REMOTE_END
+            self._error = _reset_error(exc) if exc else None
+        self._transport = None
+        self.owner.shell_closed(self._reason, self._error)
+
+    # The step
+
+    def _step(self, events: list[SessionEvent]) -> None:
+        self._write()
+        if self._timer is None:  # data only moves deadlines away, so a timer that runs is enough
+            self._arm()
+        for event in events:
+            if self._reason is not None:
+                return
+            if isinstance(event, MessagesReceived):
+                self.owner.messages_received(event.messages)
+            elif isinstance(event, Opened):
+                self.owner.shell_opened(event)
+                self._arm()
+            elif isinstance(event, Ended):
+                self._ended()
+            else:
+                self._timed_out(event)
+
+    def _write(self) -> None:
+        pending = self._session.data_to_send()
+        transport = self._transport
+        if not pending or transport is None or self._write_ended:
+            return
+        if len(pending) == 1:
+            data = pending[0]
+            self.bytes_written += len(data)
+            transport.write(data)
+            return
+        for buffer in pending:
+            self.bytes_written += len(buffer)
+        transport.writelines(pending)
+
+    def _arm(self) -> None:
+        """See that the one timer fires in time. It is left alone when it fires too early."""
+        at = self._session.next_timer() if self._close_at is None else self._close_at
+        if at is None or (self._timer is not None and self._timer_at <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        if self._close_at is not None:
+            if now >= self._close_at and self._transport is not None:
+                self._transport.abort()
+        elif self._reason is None:
+            at = self._session.next_timer()
+            if at is not None and at <= now:
+                self._step(self._session.handle_timer(now))
+        if self._transport is not None and (self._reason is None or self._close_at is not None):
+            self._arm()
+
+    def _ended(self) -> None:
+        if self._session.opened:
+            self._set_idle_timeout(0)  # a half-open connection is quiet by nature
+            self.owner.shell_ended()
+        else:
+            self.abort(HandshakeError("the remote ended the connection during the handshake"))
+
+    def _timed_out(self, event: TimedOut) -> None:
+        if event.phase == "handshake":
+            seconds = self._limits.handshake_timeout
+            self.abort(HandshakeTimeout(f"no complete handshake within {seconds:g} s"))
+        else:
+            error = ClosedError("the remote was silent for too long")
+            self.abort(error, CloseReason.TIMEOUT)
+
+    def _set_idle_timeout(self, seconds: float) -> None:
+        if self._watched is not None:
+            self._watched.set_timeout(seconds, self._loop.time())
+            self._arm()
+
+    def _finish(self, reason: CloseReason, error: CoveyError | None) -> None:
+        self._reason = reason
+        self._error = error
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.get_write_buffer_size():
+            self._close_at = self._loop.time() + self._limits.close_timeout
+            self._arm()
+        transport.close()
+
+
+def _reset_error(exc: Exception) -> ClosedError:
+    error = ClosedError(f"the connection was cut: {exc.args[-1] if exc.args else exc}")
+    error.__cause__ = exc
+    return error
