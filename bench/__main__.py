@@ -11,7 +11,7 @@ import sys
 from rich.console import Console
 
 from bench import report
-from bench.covey_peer import loop_factory
+from bench.loops import loop_factory
 from bench.processes import BenchError, check_node, raise_descriptor_limit
 from bench.rows import Row, rows
 
@@ -68,7 +68,8 @@ def main() -> int:
     except BenchError as error:
         console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         return 1
-    Console().print(report.table(results, f"covey and Node side by side ({environment()})"))
+    wide = Console() if sys.stdout.isatty() else Console(width=130)
+    wide.print(report.table(results, f"covey and Node side by side ({environment()})"))
     console.print(f"[dim]written to {out.relative_to(out.parents[2])}[/dim]")
     return 0
 

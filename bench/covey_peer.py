@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from bench.loops import loop_factory
 from covey.address import Address
 from covey.keys import KeyPair
 from covey.limits import Limits
@@ -81,7 +82,11 @@ async def serve_round_trip(connection: Connection, _options: argparse.Namespace)
     """Send every request back."""
     channel = connection.mux.create_channel("bench")
     assert channel is not None
-    message = channel.add_message(buffer, lambda value: message.send(value) and None)
+
+    def answer(value: bytes) -> None:
+        message.send(value)
+
+    message = channel.add_message(buffer, answer)
     channel.open()
     await connection.wait_closed()
 
@@ -288,16 +293,6 @@ async def _run(
     role: Callable[[argparse.Namespace], Awaitable[None]], options: argparse.Namespace
 ) -> None:
     await role(options)
-
-
-def loop_factory(choice: str = "best") -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop when it is installed and not declined, else None: asyncio's own."""
-    if choice == "best":
-        with contextlib.suppress(ImportError):
-            import uvloop
-
-            return uvloop.new_event_loop
-    return None
 
 
 if __name__ == "__main__":

@@ -105,8 +105,12 @@ class Program:
         for line in self.lines():
             if field in line:
                 return line
+        raise self.failure(f"ended without {field!r}")
+
+    def failure(self, problem: str) -> BenchError:
+        """An error that shows what the program complained about."""
         self._readers[1].join(1.0)
-        raise BenchError(f"{self}: ended without {field!r}\n{''.join(self._errors)[-3000:]}")
+        return BenchError(f"{self}: {problem}\n{''.join(self._errors)[-3000:]}")
 
     def end(self) -> None:
         """Kill what still runs and wait for it."""

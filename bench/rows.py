@@ -58,9 +58,10 @@ class TwoProcesses:
 
 def _staging(command: list[str], size: int) -> Measured:
     with running(command) as program:
-        figures = {
-            int(row["n"]): float(row["usPerStage"]) for row in program.lines() if row["live"]
-        }
+        live = [line for line in program.lines() if line["live"]]
+        figures = {int(line["n"]): float(line["usPerStage"]) for line in live}
+        if size not in figures:
+            raise program.failure(f"no figure for {size}")
     return figures[size], ", ".join(f"{n:,}: {micros:.1f}" for n, micros in figures.items())
 
 
