@@ -44,7 +44,7 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Unstaged:
-    """An address left the pool; `reason` tells a call of `unstage` from a bound that was reached."""
+    """An address left the pool; `reason` tells whether `unstage` or which bound did it."""
 
     address: str
     reason: UnstageReason = "unstaged"

@@ -1,0 +1,348 @@
+"""`Hub`: starts, accepts and ends connections, one entry per address (ssb-conn-hub 1.2.1).
+
+It chooses no peers and never retries. Section 6 of the document is followed where the reference
+has defects: one dial is shared by all callers, every end is told once, nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from covey.address import Address
+from covey.conn.hub_entry import RESERVED, Cut, HubEntry
+from covey.conn.hub_events import HubEvent, State, Via
+from covey.conn.hub_machine import HubMachine
+from covey.conn.hub_story import HubStory
+from covey.conn.sessions import Dialler, Link, Session, TieBreak
+from covey.conn.staging import BAD_ADDRESS, wall_clock
+from covey.conn.story import History, Peer, Story
+from covey.errors import AddressError, ConnectionAborted, HubClosed, UsageError
+from covey.events import LiveSubscription, Subscription
+from covey.keys import KeyPair
+from covey.limits import Limits
+from covey.net.close_reason import CloseReason
+
+if TYPE_CHECKING:
+    from covey.net.attempt import AttemptObserver
+    from covey.net.connection import Connection
+    from covey.net.endpoint import Endpoint
+
+CLOSED = "This ConnHub instance is closed, create a new one."
+
+
+class Hub:
+    """Connections by address, with their states and events.
+
+    Without `dialler` the hub makes its own `Endpoint` (from `key_pair`, `id`, `handshake`, and
+    `endpoint_options` for what else that takes) and can listen. `connect_timeout` in seconds
+    overrides the default by type of the peer (lan 30, bt 60, dht 300, others 10).
+    `observer` hears of handshakes of accepted connections, `admit(host, port)` may give the reason
+    to refuse one before its handshake. `tie_break` chooses between sessions with the same key (None
+    keeps all; see `keep_smaller_dialler`). `clock` gives milliseconds since 1970. `compat` makes
+    `connect` during a disconnect return False at once, as the reference does, and dial later.
+
+    After `close` every method but `close` and `reset` raises `HubClosed`; closing it also closes
+    its connections.
+    """
+
+    def __init__(
+        self,
+        *,
+        key_pair: KeyPair | None = None,
+        limits: Limits | None = None,
+        dialler: Dialler | None = None,
+        id: bytes | None = None,  # noqa: A002 (the name in discovery-swarm)
+        handshake: str = "noise",
+        admit: Callable[[str, int], str | None] | None = None,
+        observer: AttemptObserver | None = None,
+        tie_break: TieBreak | None = None,
+        connect_timeout: float | None = None,
+        compat: bool = False,
+        clock: Callable[[], float] = wall_clock,
+        endpoint_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.history = History(clock=clock, limits=self.limits)
+        self._story = HubStory(self.history, observer)
+        self._admit_too = admit
+        self._compat = compat
+        self._closed = False
+        self._shutdown: asyncio.Task[None] | None = None
+        self._endpoint: Endpoint | None = None
+        if dialler is None:
+            key_pair = key_pair or KeyPair.generate()
+            options = {"id": id, "handshake": handshake} | dict(endpoint_options or {})
+            dialler = self._endpoint = self._make_endpoint(key_pair, options)
+        self.key_pair = key_pair
+        self._machine = HubMachine(
+            dialler=dialler,
+            own_key=self.public_key,
+            limits=self.limits,
+            clock=clock,
+            story=self._story,
+            tie_break=tie_break,
+            connect_timeout=connect_timeout,
+        )
+
+    # Calls
+
+    async def connect(
+        self,
+        address: str | Address,
+        data: Mapping[str, Any] | None = None,
+        *,
+        observer: AttemptObserver | None = None,
+        timeout: float | None = None,
+    ) -> Connection:
+        """The open connection to `address`: dialled, or the one that is there, or being made.
+
+        `data` goes into a new entry (reserved fields are ignored). All callers of one dial get the
+        same connection or the same exception: `ConnectError` and its kinds, `ConnectionAborted`
+        after `disconnect` or `reset`, `HubClosed`. During a disconnect it waits for its end, then
+        dials. `SelfConnection`, `Refused` (a limit) and `AddressError` come before any event. When
+        all callers of a dial are cancelled, it is called off.
+        """
+        text, target = self._parse(address)
+        machine = self._machine
+        while True:
+            self._check_open()
+            entry = machine.table.get(text)
+            if entry is None:
+                machine.check_dial(text, target)
+                dial = machine.start_dial(text, target, data, observer, timeout)
+                return cast("Connection", await machine.wait_for_dial(dial))
+            if entry.dial is not None:
+                return cast("Connection", await machine.wait_for_dial(entry.dial))
+            session = entry.usable()
+            if entry.state == "connected" and session is not None:
+                return cast("Connection", session.connection)
+            if self._compat and entry.state == "disconnecting":
+                machine.spawn(machine.retry(entry, target, data), f"covey hub retry {text}")
+                return cast("Connection", False)  # as the reference; typed for everybody else
+            end = await asyncio.shield(entry.ended())
+            if isinstance(end, Cut):
+                raise end.error
+
+    async def disconnect(
+        self, address: str | Address, reason: CloseReason | str | None = None
+    ) -> bool:
+        """End the dial or every session of `address`; False when there is no entry.
+
+        `reason` shows up in the details of `Disconnected`. Raises what a connection's `close`
+        raised: then the entry is connected as before.
+        """
+        text, _ = self._parse(address)
+        entry = self._machine.table.get(text)
+        if entry is None:
+            return False
+        if entry.dial is not None:
+            self._machine.abort_dial(entry.dial, reason)
+            return True
+        return await self._machine.disconnect(entry, reason)
+
+    async def disconnect_session(
+        self, connection: object, reason: CloseReason | str | None = None
+    ) -> bool:
+        """End one session and leave others of its address; False when it is not (or no more) ours.
+
+        `reason` shows up in the details of `Disconnected` if it was the last of its address.
+        """
+        self._check_open()
+        session = self._machine.sessions.of(connection)
+        return session is not None and await self._machine.end_session(session, reason)
+
+    def update(self, address: str | Address, data: Mapping[str, Any]) -> bool:
+        """Merge the application's fields into an entry; False when there is none. No event.
+
+        Raises `UsageError` for a field that only the hub writes (`RESERVED`).
+        """
+        text, _ = self._parse(address)
+        if reserved := RESERVED & data.keys():
+            raise UsageError(f"the hub alone writes {', '.join(sorted(reserved))}")
+        entry = self._machine.table.get(text)
+        if entry is None:
+            return False
+        self._machine.table.write(entry, data)
+        self._machine.table.live.changed()
+        return True
+
+    def get_state(self, address: str | Address) -> State | None:
+        """`connecting`, `connected`, `disconnecting`, or None when disconnected."""
+        text, _ = self._parse(address)
+        entry = self._machine.table.get(text)
+        return entry.state if entry is not None else None
+
+    def entries(self) -> tuple[HubEntry, ...]:
+        """All entries (address text, read-only data) in order of insertion, as of this moment."""
+        self._check_open()
+        return self._machine.table.snapshot()
+
+    def live_entries(self) -> LiveSubscription[tuple[HubEntry, ...]]:
+        """`entries()` as of this call, then once more after each burst of changes."""
+        self._check_open()
+        return self._machine.table.live.listen()
+
+    def listen(self) -> Subscription[HubEvent]:
+        """Events from now on, bounded by `limits.event_backlog`."""
+        self._check_open()
+        return self._machine.events.listen()
+
+    def subscribe(self, callback: Callable[[HubEvent], object]) -> Callable[[], None]:
+        """Call `callback` with each event as it happens; returns the function that stops it."""
+        self._check_open()
+        return self._machine.events.subscribe(callback)
+
+    def accept(self, connection: Link) -> bool:
+        """File a connection that this hub did not dial: accepted, or dialled by somebody else.
+
+        False when policy refuses it (own key, limits, tie-break): then it is cut, and the reason is
+        told by `explain`.
+        """
+        self._check_open()
+        if self._machine.sessions.of(connection) is not None:
+            return True
+        if connection.closed:
+            return False
+        via: Via = "external" if connection.initiator else "incoming"
+        text = str(connection.address)
+        refusal = self._machine.refusal(text, connection, via)
+        if refusal is not None:
+            self._story.refused(text, connection, refusal)
+            connection.abort(refusal)
+            return False
+        self._machine.file(text, connection, via)
+        return True
+
+    async def listen_on(self, host: str | None = None, port: int = 0) -> tuple[str, int]:
+        """Accept connections at `host` (None: everywhere) and `port` (0: any); gives what it got.
+
+        Raises `UsageError` for a hub with a dialler of its own.
+        """
+        self._check_open()
+        if self._endpoint is None:
+            raise UsageError("a hub with its own dialler listens nowhere: use accept()")
+        return await self._endpoint.listen(host, port)
+
+    def explain(self, peer: Peer) -> Story:
+        """The story of an address or key: what was tried, what came of it, what can be done."""
+        self._check_open()
+        if not isinstance(peer, bytes):
+            peer, _ = self._parse(peer)
+        return self._story.explain(peer, self._machine.table, self._machine.sessions)
+
+    async def reset(self) -> None:
+        """End every dial (its callers get `ConnectionAborted("reset")`) and every session.
+
+        The events have happened when this first waits; it returns when all is closed. Silent on a
+        closed hub.
+        """
+        if not self._closed:
+            links = self._machine.end_everything(_reset, CloseReason.LOCAL)
+            await self._machine.cut(links, ConnectionAborted("reset"), CloseReason.LOCAL)
+
+    async def close(self) -> None:
+        """End everything as `reset` does (callers get `HubClosed`) and all streams, stop listening.
+
+        Returns when no task, timer or socket of the hub is left. May be called again.
+        """
+        if not self._closed:
+            self._machine.refusing = True
+            links = self._machine.end_everything(_closed, CloseReason.SHUTDOWN)
+            self._closed = True
+            self._machine.events.close()
+            self._machine.table.live.close()
+            self._shutdown = asyncio.create_task(self._shut_down(links), name="covey hub close")
+        if self._shutdown is not None:
+            await asyncio.shield(self._shutdown)
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    # What it is
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """Every open session, oldest first; several may have one key or one address."""
+        return tuple(self._machine.sessions)
+
+    @property
+    def dials(self) -> int:
+        """How many dials are under way."""
+        return self._machine.dials
+
+    @property
+    def addresses(self) -> tuple[Any, ...]:
+        """Where this hub listens."""
+        return tuple(self._endpoint.addresses) if self._endpoint is not None else ()
+
+    @property
+    def public_key(self) -> bytes | None:
+        """The own key, by which a dial to ourselves is noticed."""
+        return self.key_pair.public_key if self.key_pair is not None else None
+
+    # Inside
+
+    def _parse(self, address: str | Address) -> tuple[str, Address]:
+        self._check_open()
+        if isinstance(address, Address):
+            return str(address), address
+        try:
+            return address, Address.parse(address)
+        except AddressError as error:
+            raise AddressError(BAD_ADDRESS) from error
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise HubClosed(CLOSED)
+
+    async def _shut_down(self, links: list[Link]) -> None:
+        if self._endpoint is not None:
+            await self._endpoint.close()
+        await self._machine.cut(links, HubClosed(CLOSED), CloseReason.SHUTDOWN)
+        await self._machine.end_tasks()
+
+    def _make_endpoint(self, key_pair: KeyPair, options: Mapping[str, Any]) -> Endpoint:
+        from covey.net.endpoint import Endpoint
+
+        return Endpoint(
+            key_pair=key_pair,
+            limits=self.limits,
+            on_connection=self._came_in,
+            admit=self._admit,
+            observer=self._story,
+            **options,
+        )
+
+    def _admit(self, host: str, port: int) -> str | None:
+        refusal = self._machine.sessions.refuse_host(host, self._machine.dials)
+        reason = refusal.reason if refusal is not None else None
+        if reason is None and self._admit_too is not None:
+            reason = self._admit_too(host, port)
+        if reason is not None:
+            self._story.not_admitted(host, reason)
+        return reason
+
+    def _came_in(self, connection: Connection) -> None:
+        if self._closed:
+            connection.abort(HubClosed(CLOSED))
+        else:
+            self.accept(connection)
+
+
+def _reset(address: str) -> ConnectionAborted:
+    return ConnectionAborted("reset", address=address)
+
+
+def _closed(address: str) -> HubClosed:
+    return HubClosed(f"{CLOSED} ({address})")

@@ -1,0 +1,191 @@
+"""Why things went as they did: a bounded history per peer, told as a `Story`.
+
+The hub writes what it dials, refuses, opens and loses; the layers above add their own lines (found
+where, staged, banned, retry at). Peers are named by address text or by key, lines are data first.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from covey.address import Address
+from covey.conn.advice import advice_for
+from covey.limits import Limits
+
+Peer = str | Address | bytes
+"""A peer's name: an address (its text or object), or a key of 32 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoryLine:
+    """One thing that happened: `at` in milliseconds since 1970, `step` a short fixed name.
+
+    `reason` is the short name of why, `text` says all of it in words, `fields` holds its data.
+    """
+
+    at: float
+    step: str
+    text: str
+    address: str | None = None
+    reason: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __str__(self) -> str:
+        when = datetime.datetime.fromtimestamp(self.at / 1000, datetime.UTC)
+        return f"{when:%H:%M:%S}.{when.microsecond // 1000:03d} {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What is remembered of a peer, oldest line first.
+
+    `forgotten` lines did not fit the bound. `next_step` says what will happen by itself, `advice`
+    what the user can do; each is None when there is nothing to say.
+    """
+
+    peer: str
+    key: bytes | None
+    addresses: tuple[str, ...]
+    lines: tuple[StoryLine, ...]
+    forgotten: int = 0
+    state: str | None = None
+    next_step: str | None = None
+    advice: str | None = None
+
+    def __str__(self) -> str:
+        told = [f"{self.peer}: {self.state or 'not connected'}"]
+        told += [f"  tried under {name}" for name in self.addresses if name != self.peer]
+        if self.forgotten:
+            told.append(f"  ({self.forgotten} earlier lines are forgotten)")
+        told += [f"  {line}" for line in self.lines]
+        if not self.lines:
+            told.append("  nothing is known of this peer")
+        if self.next_step:
+            told.append(f"  next: {self.next_step}")
+        if self.advice:
+            told.append(f"  you can: {self.advice}")
+        return "\n".join(told)
+
+
+class _Pages:
+    """The lines of one address or key."""
+
+    __slots__ = ("advice", "forgotten", "key", "lines")
+
+    def __init__(self, limit: int) -> None:
+        self.lines: deque[tuple[int, StoryLine]] = deque(maxlen=limit)
+        self.forgotten = 0
+        self.key: bytes | None = None
+        self.advice: str | None = None
+
+
+class History:
+    """Lines per peer: at most `limits.history` each, at most `limits.max_stories` peers.
+
+    Peers that this side chose (`stranger=False`) and those that merely came are bounded apart, so
+    that a crowd of strangers cannot wash out the story of a peer that the user asked for.
+    """
+
+    def __init__(self, *, clock: Callable[[], float], limits: Limits | None = None) -> None:
+        limits = limits or Limits()
+        self._lines = max(1, limits.history)
+        self._peers = max(1, limits.max_stories)
+        self._clock = clock
+        self._order = 0
+        self._chosen: OrderedDict[str, _Pages] = OrderedDict()
+        self._strangers: OrderedDict[str, _Pages] = OrderedDict()
+        self._by_key: dict[bytes, dict[str, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._chosen) + len(self._strangers)
+
+    def tell(
+        self,
+        peer: Peer,
+        step: str,
+        text: str,
+        *,
+        key: bytes | None = None,
+        reason: str | None = None,
+        error: BaseException | None = None,
+        stranger: bool = False,
+        **fields: Any,
+    ) -> None:
+        """Add a line to `peer`; `key` files it under that key too, `error` sets the advice."""
+        name = _name(peer)
+        pages = self._pages(name, stranger)
+        self._link(name, pages, peer if isinstance(peer, bytes) else key)
+        if len(pages.lines) == self._lines:
+            pages.forgotten += 1
+        self._order += 1
+        address = None if isinstance(peer, bytes) else name
+        line = StoryLine(
+            self._clock(), step, text, address, reason, MappingProxyType({"error": error} | fields)
+        )
+        pages.lines.append((self._order, line))
+        pages.advice = advice_for(error) if error is not None else None
+
+    def story(self, peer: Peer, *, state: str | None = None, next_step: str | None = None) -> Story:
+        """All that is remembered of `peer`; asked by key, the lines of all its addresses."""
+        name = _name(peer)
+        key = peer if isinstance(peer, bytes) else None
+        names = [name] if key is None else [*self._by_key.get(key, ())]
+        found = [(name, pages) for name in names if (pages := self._find(name)) is not None]
+        if key is None and found:
+            key = found[0][1].key
+        rows = sorted(row for _, pages in found for row in pages.lines)
+        newest = max((pages for _, pages in found), key=lambda pages: pages.lines[-1], default=None)
+        return Story(
+            peer=name,
+            key=key,
+            addresses=tuple(name for name, pages in found if pages.lines[-1][1].address),
+            lines=tuple(line for _, line in rows),
+            forgotten=sum(pages.forgotten for _, pages in found),
+            state=state,
+            next_step=next_step,
+            advice=newest.advice if newest is not None and state is None else None,
+        )
+
+    def forget(self, peer: Peer) -> None:
+        """Drop all lines of `peer`."""
+        name = _name(peer)
+        for shelf in (self._chosen, self._strangers):
+            if (pages := shelf.pop(name, None)) is not None:
+                self._unlink(name, pages)
+
+    def _find(self, name: str) -> _Pages | None:
+        return self._chosen.get(name) or self._strangers.get(name)
+
+    def _pages(self, name: str, stranger: bool) -> _Pages:
+        pages = self._chosen.get(name)
+        if pages is not None:
+            self._chosen.move_to_end(name)
+            return pages
+        pages = self._strangers.pop(name, None) or _Pages(self._lines)
+        shelf = self._strangers if stranger else self._chosen
+        shelf[name] = pages
+        if len(shelf) > self._peers:
+            gone, old = shelf.popitem(last=False)
+            self._unlink(gone, old)
+        return pages
+
+    def _link(self, name: str, pages: _Pages, key: bytes | None) -> None:
+        if key is not None and pages.key != key:
+            self._unlink(name, pages)
+            pages.key = key
+            self._by_key.setdefault(key, {})[name] = None
+
+    def _unlink(self, name: str, pages: _Pages) -> None:
+        if pages.key is not None and (names := self._by_key.get(pages.key)) is not None:
+            names.pop(name, None)
+            if not names:
+                del self._by_key[pages.key]
+
+
+def _name(peer: Peer) -> str:
+    return peer.hex() if isinstance(peer, bytes) else str(peer)
