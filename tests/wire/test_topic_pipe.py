@@ -23,8 +23,6 @@ from covey.wire.topic_pipe import (
     Hello,
     RemoteEnded,
     TopicPipe,
-    decode_hello,
-    encode_hello,
 )
 from covey.wire.topic_proof import TopicSecret
 
@@ -39,13 +37,14 @@ def summary(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("size", [None, 0, 1, 252, 2**40])
 def test_hello_tells_proof_and_size(size: int | None) -> None:
-    told = Hello(bytes(range(32)), size)
-    assert decode_hello(encode_hello(told)) == told
+    told = Hello(bytes(range(32)), size, 5, WINDOW + 3)
+    assert Hello.decode(told.encode()) == told
 
 
 def test_hello_of_two_sides_is_accepted() -> None:
     secret = TopicSecret.from_text("orchard")
-    there = decode_hello(topic_pipe.hello(secret, bytes(64), is_initiator=True, size=7))
+    proof = secret.prove(bytes(64), is_initiator=True)
+    there = Hello.decode(TopicPipe().hello(proof, size=7))
     assert secret.accepts(there.proof, bytes(64), is_initiator=False)
     assert there.size == 7
 
@@ -53,7 +52,7 @@ def test_hello_of_two_sides_is_accepted() -> None:
 @pytest.mark.parametrize("data", [b"", bytes(32), bytes(32) + b"\xfd\x00", bytes(32) + b"\xff"])
 def test_a_short_hello_is_refused(data: bytes) -> None:
     with pytest.raises(DecodeError):
-        decode_hello(data)
+        Hello.decode(data)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -132,7 +131,8 @@ def test_the_confirmation_ends_the_senders_half() -> None:
         (DATA, b""),
         (DATA, bytes(MAX_CHUNK + 1)),
         (CREDIT, b""),
-        (CREDIT, encode_uint(1)),
+        (CREDIT, encode_uint(WINDOW - 1)),
+        (CREDIT, encode_uint(WINDOW + 1)),
         (END, b""),
         (END, summary(b"other")),
         (END, summary(b"")[:-1]),
@@ -147,7 +147,7 @@ def test_a_broken_rule_is_a_protocol_error(kind: int, payload: bytes) -> None:
 def test_after_its_end_the_remote_may_not_go_on() -> None:
     receiver = TopicPipe()
     receiver.receive(END, summary(b""))
-    for kind, payload in ((DATA, b"x"), (END, summary(b""))):
+    for kind, payload in ((DATA, b"x"), (END, summary(b"x"))):
         with pytest.raises(ProtocolError):
             receiver.receive(kind, payload)
 
@@ -177,3 +177,52 @@ def test_a_caller_cannot_send_after_its_end() -> None:
         side.send_data(b"x")
     with pytest.raises(UsageError):
         side.send_end()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_lost_connection_goes_on_where_it_was(seed: int) -> None:
+    rng = random.Random(seed)
+    sides = TopicPipe(), TopicPipe()
+    todo = [bytearray(rng.randbytes(rng.randrange(WINDOW))) for _ in sides]
+    wanted = [bytes(data) for data in todo]
+    got = [bytearray(), bytearray()]
+    unwritten = [0, 0]
+    wires: list[list[topic_pipe.Message]] = [[], []]
+    while not all(side.done for side in sides):
+        if rng.random() < 0.02:  # all that is under way is lost
+            hellos = [Hello.decode(side.hello(bytes(32))) for side in sides]
+            wires = [list(sides[1].resume(hellos[0])), list(sides[0].resume(hellos[1]))]
+        here = rng.randrange(2)
+        side, there = sides[here], 1 - here
+        if todo[here] and side.room:
+            chunk = bytes(todo[here][: min(side.room, rng.randrange(1, MAX_CHUNK + 1))])
+            del todo[here][: len(chunk)]
+            wires[there].append(side.send_data(chunk))
+        elif not todo[here] and not side.ended:
+            wires[there].append(side.send_end())
+        if wires[here]:
+            event = deliver(wires[here].pop(0), side)
+            if isinstance(event, DataReceived):
+                got[here] += event.data
+                unwritten[here] += len(event.data)
+        if unwritten[here] and rng.random() < 0.5:
+            wires[there] += side.written(unwritten[here])
+            unwritten[here] = 0
+        wires[there] += side.confirm()
+    assert [bytes(data) for data in got] == [wanted[1], wanted[0]]
+
+
+@pytest.mark.parametrize("hello", [Hello(bytes(32), None, 1), Hello(bytes(32), None, 0, 0)])
+def test_a_hello_that_does_not_fit_is_refused(hello: Hello) -> None:
+    with pytest.raises(ProtocolError):
+        TopicPipe().resume(hello)
+
+
+def test_what_is_written_out_is_not_kept() -> None:
+    sender, receiver = TopicPipe(), TopicPipe()
+    chunk = bytes(MAX_CHUNK)
+    for _ in range(5 * WINDOW // MAX_CHUNK):
+        deliver(sender.send_data(chunk), receiver)
+        for message in receiver.written(MAX_CHUNK):
+            deliver(message, sender)
+    assert sum(map(len, sender._kept)) <= topic_pipe.CREDIT_STEP

@@ -1,33 +1,36 @@
 """The protocol of `covey pipe`: bytes both ways over one channel, with credit and a confirmed end.
 
-Five message types on the channel `covey/pipe`, whose handshake is `hello()`:
+Four message types on the channel `covey/pipe`, whose handshake is a `Hello`:
 
 ====  =========  ===============================================================
 type  name       payload
 ====  =========  ===============================================================
 0     data       bytes, at most `MAX_CHUNK`
-1     credit     uint: so many more bytes may be sent
+1     credit     uint: so many bytes may be sent in all
 2     end        uint bytes sent in all, 32 bytes BLAKE2b-256 of them
 3     received   the same two values, as the receiver wrote them out
 ====  =========  ===============================================================
 
-A side may send `WINDOW` bytes before the first credit, so a slow writer holds back its sender and
-nothing else on the connection. A side is done when its own end was confirmed and it confirmed the
-other's. Sans-I/O: the caller moves bytes and tells when they are written.
+A side may be `WINDOW` bytes ahead of what the other has written out, so a slow writer holds back
+its sender and nothing else on the connection. What was not written out yet is kept: when the
+connection is lost, the next one goes on where the hello of each side says. A side is done when its
+own end was confirmed and it confirmed the other's. Sans-I/O: the caller moves bytes and tells when
+they are written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Self, TypeAlias
 
 from covey.errors import DecodeError, ProtocolError, UsageError
 from covey.wire.encoding import encode_uint, read_uint
 from covey.wire.session import Buffer
-from covey.wire.topic_proof import PROOF_SIZE, TopicSecret
+from covey.wire.topic_proof import PROOF_SIZE
 
 PROTOCOL: Final = "covey/pipe"
 MAX_CHUNK: Final = 1 << 18
@@ -45,10 +48,32 @@ Message: TypeAlias = tuple[int, Buffer]
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a side tells with its open: its proof, and how many bytes will come (None: unknown)."""
+    """What a side tells with its open.
+
+    `proof` that it knows the topic; `size`: how many bytes it will send in all (None: unknown);
+    `received`: how many it has, so where to go on; `limit`: how many it would take in all.
+    """
 
     proof: bytes
-    size: int | None
+    size: int | None = None
+    received: int = 0
+    limit: int = WINDOW
+
+    def encode(self) -> bytes:
+        """The handshake payload: proof, uint size + 1 (0: unknown), uint received, uint limit."""
+        size = encode_uint(0 if self.size is None else self.size + 1)
+        return self.proof + size + encode_uint(self.received) + encode_uint(self.limit)
+
+    @classmethod
+    def decode(cls, data: Buffer) -> Self:
+        """Read a remote's payload; raises `DecodeError`."""
+        end = len(data)
+        if end <= PROOF_SIZE:
+            raise DecodeError(f"a pipe hello of {end} bytes is too short")
+        size, position = read_uint(data, PROOF_SIZE, end)
+        received, position = read_uint(data, position, end)
+        limit, _ = read_uint(data, position, end)
+        return cls(bytes(data[:PROOF_SIZE]), size - 1 if size else None, received, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,63 +105,49 @@ class Confirmed:
 PipeEvent: TypeAlias = DataReceived | CreditReceived | RemoteEnded | Confirmed
 
 
-def encode_hello(hello: Hello) -> bytes:
-    """The handshake payload of the channel: proof, then uint size + 1, or 0 when unknown."""
-    return hello.proof + encode_uint(0 if hello.size is None else hello.size + 1)
-
-
-def decode_hello(data: Buffer) -> Hello:
-    """Read a remote's handshake payload; raises `DecodeError`."""
-    if len(data) <= PROOF_SIZE:
-        raise DecodeError(f"a pipe hello of {len(data)} bytes is too short")
-    size, _ = read_uint(data, PROOF_SIZE, len(data))
-    return Hello(bytes(data[:PROOF_SIZE]), size - 1 if size else None)
-
-
-def hello(
-    secret: TopicSecret, handshake_hash: bytes, *, is_initiator: bool, size: int | None = None
-) -> bytes:
-    """What this side puts into its open."""
-    return encode_hello(Hello(secret.prove(handshake_hash, is_initiator=is_initiator), size))
-
-
 class TopicPipe:
-    """One side of the pipe, after both proofs were accepted."""
+    """One side of the pipe, over one or more connections with the same peer."""
 
     __slots__ = (
         "_confirmed",
-        "_ended",
-        "_granted",
+        "_end",
+        "_kept",
+        "_kept_from",
+        "_limit",
         "_received_hash",
         "_remote_end",
         "_sent_hash",
         "_told",
-        "_unacknowledged",
+        "_told_limit",
         "received",
-        "room",
         "sent",
         "written_bytes",
     )
 
     def __init__(self) -> None:
-        self.room = WINDOW
-        """Bytes that may be sent now."""
         self.sent = 0
         self.received = 0
         self.written_bytes = 0
-        self._granted = WINDOW
-        self._unacknowledged = 0
+        self._limit = WINDOW  # bytes we may send in all
+        self._told_limit = WINDOW  # bytes the remote may send in all
+        self._kept: deque[bytes] = deque()  # sent, not yet known to be written out
+        self._kept_from = 0  # where they begin
         self._sent_hash = hashlib.blake2b(digest_size=_DIGEST_SIZE)
         self._received_hash = hashlib.blake2b(digest_size=_DIGEST_SIZE)
-        self._ended = False
+        self._end: bytes | None = None
         self._confirmed = False
         self._remote_end: bytes | None = None
         self._told = False
 
     @property
+    def room(self) -> int:
+        """Bytes that may be sent now."""
+        return self._limit - self.sent
+
+    @property
     def ended(self) -> bool:
         """Whether this side told its end."""
-        return self._ended
+        return self._end is not None
 
     @property
     def confirmed(self) -> bool:
@@ -153,23 +164,51 @@ class TopicPipe:
         """Whether both directions ended and were confirmed."""
         return self._confirmed and self._told
 
+    def hello(self, proof: bytes, *, size: int | None = None) -> bytes:
+        """The payload of this side's open on a new connection."""
+        self._told_limit = self.written_bytes + WINDOW
+        return Hello(proof, size, self.received, self._told_limit).encode()
+
+    def resume(self, remote: Hello) -> Sequence[Message]:
+        """Both sides said hello: messages to send again, none on the first connection.
+
+        Raises `ProtocolError` when the remote's hello does not fit what was sent.
+        """
+        if not self._kept_from <= remote.received <= self.sent:
+            raise ProtocolError(
+                f"the remote would go on at byte {remote.received}, "
+                f"{self._kept_from} to {self.sent} are kept"
+            )
+        self._take_limit(remote.limit)
+        again: list[Message] = []
+        position = self._kept_from
+        for chunk in self._kept:
+            rest = chunk[max(0, remote.received - position) :]
+            position += len(chunk)
+            if rest:
+                again.append((DATA, rest))
+        if self._end is not None and not self._confirmed:
+            again.append((END, self._end))
+        return again
+
     def send_data(self, data: Buffer) -> Message:
         """The message for a chunk of at most `min(room, MAX_CHUNK)` bytes."""
-        if self._ended:
+        if self._end is not None:
             raise UsageError("the pipe has told its end")
         if not 0 < len(data) <= min(self.room, MAX_CHUNK):
             raise UsageError(f"a chunk of {len(data)} bytes does not fit into {self.room}")
-        self.room -= len(data)
-        self.sent += len(data)
-        self._sent_hash.update(data)
-        return DATA, data
+        chunk = bytes(data)
+        self.sent += len(chunk)
+        self._sent_hash.update(chunk)
+        self._kept.append(chunk)
+        return DATA, chunk
 
     def send_end(self) -> Message:
         """The message that ends this side."""
-        if self._ended:
+        if self._end is not None:
             raise UsageError("the pipe has told its end")
-        self._ended = True
-        return END, encode_uint(self.sent) + self._sent_hash.digest()
+        self._end = encode_uint(self.sent) + self._sent_hash.digest()
+        return END, self._end
 
     def receive(self, kind: int, payload: bytes) -> PipeEvent:
         """What a message of the remote means; raises `ProtocolError`."""
@@ -177,7 +216,8 @@ class TopicPipe:
             case 0:
                 return self._receive_data(payload)
             case 1:
-                return self._receive_credit(payload)
+                self._take_limit(read_uint(payload, 0, len(payload))[0])
+                return CreditReceived()
             case 2:
                 return self._receive_end(payload)
             case 3:
@@ -188,13 +228,11 @@ class TopicPipe:
     def written(self, count: int) -> Sequence[Message]:
         """`count` received bytes were written out: messages to send for that."""
         self.written_bytes += count
-        self._unacknowledged += count
-        messages: list[Message] = []
-        if self._unacknowledged >= CREDIT_STEP and self._remote_end is None:
-            messages.append((CREDIT, encode_uint(self._unacknowledged)))
-            self._granted += self._unacknowledged
-            self._unacknowledged = 0
-        return messages
+        limit = self.written_bytes + WINDOW
+        if limit - self._told_limit < CREDIT_STEP or self._remote_end is not None:
+            return ()
+        self._told_limit = limit
+        return ((CREDIT, encode_uint(limit)),)
 
     def confirm(self) -> Sequence[Message]:
         """The confirmation, once the remote has ended and all of it is written; else nothing."""
@@ -208,40 +246,46 @@ class TopicPipe:
             raise ProtocolError("data after the remote's end")
         if not 0 < len(payload) <= MAX_CHUNK:
             raise ProtocolError(f"a data message of {len(payload)} bytes, the limit is {MAX_CHUNK}")
-        self.received += len(payload)
-        if self.received > self._granted:
+        if self.received + len(payload) > self._told_limit:
             raise ProtocolError(
-                f"the remote sent {self.received} bytes, credit was {self._granted}"
+                f"the remote sent {self.received + len(payload)} bytes, "
+                f"its credit was {self._told_limit}"
             )
+        self.received += len(payload)
         self._received_hash.update(payload)
         return DataReceived(payload)
 
-    def _receive_credit(self, payload: bytes) -> PipeEvent:
-        more, _ = read_uint(payload, 0, len(payload))
-        if self.room + more > WINDOW:
-            raise ProtocolError(f"credit of {more} bytes goes past the window")
-        self.room += more
-        return CreditReceived()
+    def _take_limit(self, limit: int) -> None:
+        """The remote takes `limit` bytes in all, so all but the last `WINDOW` are written out."""
+        written = limit - WINDOW
+        if not self._kept_from <= written <= self.sent:
+            raise ProtocolError(f"credit up to byte {limit}, {self.sent} were sent")
+        self._limit = limit
+        while self._kept and self._kept_from + len(self._kept[0]) <= written:
+            self._kept_from += len(self._kept.popleft())
 
     def _receive_end(self, payload: bytes) -> PipeEvent:
-        if self._remote_end is not None:
-            raise ProtocolError("a second end")
+        if self._remote_end is not None and payload != self._remote_end:
+            raise ProtocolError("a second, different end")
         total, digest = _read_summary(payload)
         if total != self.received or not hmac.compare_digest(digest, self._received_hash.digest()):
             raise ProtocolError(
                 f"the remote ended after {total} bytes, {self.received} arrived, or they differ"
             )
         self._remote_end = bytes(payload)
+        self._told = False  # told again: our confirmation went down with a connection
         return RemoteEnded(total)
 
     def _receive_confirmation(self, payload: bytes) -> PipeEvent:
-        if not self._ended or self._confirmed:
+        if self._end is None or self._confirmed:
             raise ProtocolError("a confirmation that nobody waits for")
-        total, digest = _read_summary(payload)
-        if total != self.sent or not hmac.compare_digest(digest, self._sent_hash.digest()):
+        if payload != self._end:
+            total, _ = _read_summary(payload)
             raise ProtocolError(f"the remote confirmed {total} bytes, {self.sent} were sent")
         self._confirmed = True
-        return Confirmed(total)
+        self._kept_from = self.sent
+        self._kept.clear()
+        return Confirmed(self.sent)
 
 
 def _read_summary(payload: bytes) -> tuple[int, bytes]:
