@@ -11,7 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self, TypeAlias
 
@@ -60,6 +60,7 @@ class Protocol:
         return decode_key(self.data[0])
 
 
+_set = object.__setattr__
 Alternative: TypeAlias = tuple[Protocol, ...]
 
 
@@ -83,22 +84,27 @@ def encode_key(key: bytes) -> str:
     return base64.b64encode(key).decode("ascii")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Address:
     """A multiserver address, frozen: equal and hashed by its text.
 
-    `alternatives` are the ways to reach the peer in order of preference, each a transport and the
-    handshakes on top. Made by `parse`, `of` and `net`, never directly.
+    Made by `parse`, `of` and `net`, never directly. What the text says is read when it is asked
+    for: a pool of candidates holds a hundred thousand of these, and dials a few.
     """
 
+    __slots__ = ("_alternatives", "_key", "_target", "text")
     text: str
-    alternatives: tuple[Alternative, ...] = field(compare=False)
-    host: str | None = field(compare=False)
-    """Host of the first alternative over `net` or `utp`, no brackets; empty reads as localhost."""
-    port: int | None = field(compare=False)
-    """Its port; None when it is not plain decimal 1 to 65535 (such a peer cannot be dialled)."""
-    key: bytes | None = field(compare=False)
-    """The first key of an `shs` over all alternatives, else that of a `noise` (section 3.2)."""
+    _alternatives: tuple[Alternative, ...] | None
+    _key: tuple[bytes | None] | None
+    _target: tuple[str | None, int | None] | None
+
+    def __init__(self, text: str) -> None:
+        refusal = _refusal(text)
+        if refusal is not None:
+            raise AddressError(refusal)
+        _set(self, "text", text)
+        _set(self, "_alternatives", None)
+        _set(self, "_key", None)
+        _set(self, "_target", None)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -107,7 +113,7 @@ class Address:
             raise TypeError(f"an address is a str, not {type(text).__name__}")
         if len(text) <= _CACHED_LENGTH and cls is Address:
             return _parse_cached(text)  # type: ignore[return-value]
-        return cls._parse(text)
+        return cls(text)
 
     @classmethod
     def check(cls, text: str) -> bool:
@@ -145,14 +151,17 @@ class Address:
             steps.append(Protocol(handshake, () if key is None else (encode_key(key),)))
         return cls.of([steps])
 
-    @classmethod
-    def _parse(cls, text: str) -> Self:
-        refusal = _refusal(text)
-        if refusal is not None:
-            raise AddressError(refusal)
-        alternatives = _split(text)
-        host, port = _host_and_port(alternatives[0][0])
-        return cls(text, alternatives, host, port, _first_key(alternatives))
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"an address is frozen: {name} cannot be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"an address is frozen: {name} cannot be deleted")
+
+    def __eq__(self, other: object) -> bool:
+        return self.text == other.text if isinstance(other, Address) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.text)
 
     def __str__(self) -> str:
         return self.text
@@ -162,6 +171,41 @@ class Address:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).parse, (self.text,)
+
+    @property
+    def alternatives(self) -> tuple[Alternative, ...]:
+        """The ways to reach the peer in order of preference: a transport, then handshakes."""
+        found = self._alternatives
+        if found is None:
+            found = _split(self.text)
+            _set(self, "_alternatives", found)
+        return found
+
+    @property
+    def host(self) -> str | None:
+        """Host of the first alternative over `net` or `utp`, no brackets; empty is localhost."""
+        return self._find_target()[0]
+
+    @property
+    def port(self) -> int | None:
+        """Its port; None when it is not plain decimal 1 to 65535: then it cannot be dialled."""
+        return self._find_target()[1]
+
+    @property
+    def key(self) -> bytes | None:
+        """The first key of an `shs` over all alternatives, else that of a `noise` (3.2)."""
+        found = self._key
+        if found is None:
+            found = (_first_key(self.alternatives),)
+            _set(self, "_key", found)
+        return found[0]
+
+    def _find_target(self) -> tuple[str | None, int | None]:
+        found = self._target
+        if found is None:
+            found = _host_and_port(self.transport)
+            _set(self, "_target", found)
+        return found
 
     @property
     def transport(self) -> Protocol:
@@ -219,7 +263,7 @@ class Address:
 
 @lru_cache(maxsize=4096)
 def _parse_cached(text: str) -> Address:
-    return Address._parse(text)
+    return Address(text)
 
 
 def _refusal(text: str) -> str | None:
@@ -229,7 +273,8 @@ def _refusal(text: str) -> str | None:
     if _ADDRESS_PATTERN.fullmatch(text) is None:
         return f"not a multiserver address: {text[:100]!r}"
     if len(text) > MAX_ALTERNATIVE and any(
-        len(part) > MAX_ALTERNATIVE for part in _hide(text).split(";")
+        len(part) + sum(map(part.count, _HIDDEN.values())) > MAX_ALTERNATIVE
+        for part in _hide(text).split(";")
     ):
         return f"one alternative of an address has at most {MAX_ALTERNATIVE} characters"
     return None
@@ -241,15 +286,18 @@ def _hide(text: str) -> str:
 
 def _split(text: str) -> tuple[Alternative, ...]:
     """The parts of text that `_refusal` has passed; each character is looked at a few times."""
-    return tuple(
-        tuple(_protocol(step) for step in alternative.split("~"))
-        for alternative in _hide(text).split(";")
-    )
+    protocol = _unescaped_protocol if "!" in text else _protocol
+    return tuple([tuple(map(protocol, part.split("~"))) for part in _hide(text).split(";")])
 
 
 def _protocol(step: str) -> Protocol:
     name, *data = step.split(":")
-    return Protocol(name, tuple(item.translate(_SHOWN) for item in data))
+    return Protocol(name, tuple(data))
+
+
+def _unescaped_protocol(step: str) -> Protocol:
+    name, *data = step.split(":")
+    return Protocol(name, tuple([item.translate(_SHOWN) for item in data]))
 
 
 def _first_key(alternatives: tuple[Alternative, ...]) -> bytes | None:
