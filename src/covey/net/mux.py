@@ -1,0 +1,502 @@
+"""The muxer of a connection: protomux channels with callbacks, on asyncio.
+
+Everything that one turn of the event loop sends leaves as one batch: callers need not cork. A
+handler that fails ends this stream and nothing else.
+
+Source: protomux 3.12.1; `protomux.md`.
+"""
+
+# `id` and `type` are the names that protomux uses.
+# ruff: noqa: A002
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+from covey.errors import ClosedError, CoveyError
+from covey.limits import Limits
+from covey.net.mux_channel import (
+    Channel,
+    Hold,
+    MessageSpec,
+    OnChannel,
+    OnClose,
+    OnOpen,
+    owners,
+)
+from covey.net.mux_message import Message
+from covey.net.pipe import MessagePipe
+from covey.wire.encoding import Codec
+from covey.wire.protomux import Protomux
+from covey.wire.protomux_channel import (
+    BatchBegun,
+    ChannelClosed,
+    ChannelOpened,
+    MessagesReceived,
+    MuxEvent,
+    PairRequested,
+    PairTimedOut,
+    RemoteOpen,
+)
+
+__all__ = ["Channel", "Message", "Muxer"]
+
+logger = logging.getLogger("covey.mux")
+
+PairCallback = Callable[[bytes | None], Awaitable[Any] | Any]
+
+
+class Muxer:
+    """Runs many channels over one pipe, which it attaches itself to.
+
+    `auto_batch=False` writes every frame by itself unless corked, exactly as the reference does.
+    `on_warning` gets the errors that end nothing: those of handlers whose channel is closed.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_auto_batch",
+        "_channels",
+        "_ended",
+        "_error",
+        "_flush_handle",
+        "_handling",
+        "_hold",
+        "_in_batch",
+        "_loop",
+        "_on_warning",
+        "_pairing",
+        "_paused",
+        "_pipe",
+        "_slow",
+        "_tasks",
+        "_timer",
+        "_timer_at",
+        "_writers",
+        "core",
+        "destroyed",
+        "limits",
+    )
+
+    def __init__(
+        self,
+        pipe: MessagePipe,
+        limits: Limits | None = None,
+        *,
+        auto_batch: bool = True,
+        on_warning: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.core = Protomux(limits=self.limits, gather=auto_batch)
+        self.destroyed = False
+        self._pipe = pipe
+        self._loop = asyncio.get_running_loop()
+        self._auto_batch = auto_batch
+        self._on_warning = on_warning
+        self._channels: dict[Channel, None] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._pairing: dict[RemoteOpen, asyncio.Task[Any]] = {}
+        self._writers: dict[asyncio.Future[None], Channel] = {}
+        self._slow: set[Channel] = set()
+        self._hold: Hold | None = None
+        self._in_batch = False
+        self._handling = False
+        self._paused = False
+        self._ended = False
+        self._error: CoveyError | None = None
+        self._flush_handle: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self.core.outbox.accepting = pipe.drained
+        pipe.attach(self)
+
+    # Channels
+
+    def create_channel(
+        self,
+        protocol: str,
+        *,
+        id: bytes | None = None,
+        aliases: Sequence[str] = (),
+        unique: bool = True,
+        handshake: Codec[Any] | None = None,
+        messages: Sequence[MessageSpec] = (),
+        user_data: Any = None,
+        on_open: OnOpen | None = None,
+        on_close: OnClose | None = None,
+        on_destroy: OnChannel | None = None,
+        on_drain: OnChannel | None = None,
+        backpressure: bool = False,
+        ordered: bool = True,
+    ) -> Channel | None:
+        """Make a channel named by `protocol` and `id`; nothing is sent before `Channel.open`.
+
+        None when the stream is gone, when `unique` and a channel of that name is open here, or when
+        the remote that asked for it has already withdrawn.
+
+        Callbacks may be plain functions or coroutine functions: `on_open(handshake, channel)`,
+        `on_close(remote, channel)`, `on_destroy(channel)` after the last handler ended, and
+        `on_drain(channel)`. `messages` are codecs, or `(codec, on_message, auto_batch)`;
+        `on_message(value)`. `aliases` are further names under which the remote's open is accepted.
+
+        With `ordered` (the default) asynchronous handlers run one after the other; without, each
+        starts when its message arrives, as in the reference. When handlers fall behind by more than
+        `Limits.channel_backlog` the channel is closed; with `backpressure` the whole stream is
+        paused instead, and the other channels with it.
+        """
+        if self.destroyed or self._ended:
+            return None
+        core = self.core.create_channel(protocol, id=id, aliases=tuple(aliases), unique=unique)
+        if core is None:
+            self.flush_soon()
+            return None
+        channel = Channel(
+            self,
+            core,
+            handshake=handshake,
+            messages=messages,
+            user_data=user_data,
+            on_open=on_open,
+            on_close=on_close,
+            on_destroy=on_destroy,
+            on_drain=on_drain,
+            backpressure=backpressure,
+            ordered=ordered,
+        )
+        self._channels[channel] = None
+        return channel
+
+    def pair(self, protocol: str, callback: PairCallback, id: bytes | None = None) -> None:
+        """Call `callback(id)` when the remote opens a channel that is not open here.
+
+        Without `id` for every id of the protocol; the exact name goes first. The callback may be a
+        coroutine function, ended after `Limits.pair_timeout`. When it is done and has not opened
+        the channel, the remote's open is rejected.
+        """
+        self.core.pair(protocol, callback, id)
+
+    def unpair(self, protocol: str, id: bytes | None = None) -> None:
+        """Forget the callback of that name."""
+        self.core.unpair(protocol, id)
+
+    def opened(self, protocol: str, id: bytes | None = None) -> bool:
+        """Whether a channel of that name was opened here, answered or not."""
+        return self.core.opened(protocol, id)
+
+    def get_last_channel(self, protocol: str, id: bytes | None = None) -> Channel | None:
+        """The channel of that name which was opened last, while the name is in use."""
+        core = self.core.get_last_channel(protocol, id)
+        return None if core is None else core.owner
+
+    def __iter__(self) -> Iterator[Channel]:
+        return owners(self.core.channels)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no channel is open, opening, or closed but not yet answered."""
+        return self.core.is_idle
+
+    @property
+    def drained(self) -> bool:
+        """Whether the stream takes more without queueing too much."""
+        return self.core.outbox.accepting
+
+    def cork(self) -> None:
+        """Collect what is sent until `uncork`; calls count. Not needed within one turn."""
+        self.core.outbox.cork()
+
+    def uncork(self) -> None:
+        """Undo one `cork`; `UsageError` without one."""
+        self.core.outbox.uncork()
+        self.flush_soon()
+
+    def destroy(self, error: CoveyError | None = None) -> None:
+        """Cut the stream; `error` is kept as the reason. May be called again."""
+        if self.destroyed or self._ended:
+            return
+        self.destroyed = True
+        self._error = error
+        self.core.outbox.clear()
+        self._pipe.abort(error or ClosedError("the muxer was destroyed"))
+
+    async def wait_closed(self) -> None:
+        """Wait until no handler runs any more; call it after the pipe was closed."""
+        current = asyncio.current_task()
+        while tasks := [task for task in self._tasks if task is not current]:
+            await asyncio.wait(tasks)
+
+    # The pipe calls these
+
+    def messages_received(self, messages: list[bytes]) -> None:
+        """Handle frames of the remote."""
+        now = self._loop.time()
+        receive = self.core.receive_frame
+        self._handling = True
+        try:
+            for frame in messages:
+                if self.destroyed or self._ended:
+                    return
+                for event in receive(frame, now):
+                    self._handle(event)
+                if self._in_batch:
+                    self._end_batch()
+        except CoveyError as error:
+            self.destroy(error)
+        finally:
+            self._handling = False
+            self._step_done()
+
+    def writable(self) -> None:
+        """The write backlog drained."""
+        self.core.answers_taken()
+        self.core.outbox.accepting = True
+        for waiter in self._writers:
+            if not waiter.done():
+                waiter.set_result(None)
+        for channel in self:
+            channel.writable()
+
+    def pipe_ended(self) -> None:
+        """The remote ended its half: end ours too, there is no half-open mode."""
+        self.flush()
+        self._pipe.end()
+
+    def pipe_closed(self, error: CoveyError | None) -> None:
+        """The stream is gone: every channel closes."""
+        if self._ended:
+            return
+        self._ended = True
+        self._error = error = self._error or error
+        for handle in (self._flush_handle, self._timer):
+            if handle is not None:
+                handle.cancel()
+        for task in self._pairing.values():
+            task.cancel()
+        cut = error or (ClosedError("the muxer was destroyed") if self.destroyed else None)
+        self.destroyed = True
+        ordered = list(owners(self.core.end()))
+        for channel in dict.fromkeys([*ordered, *self._channels]):
+            channel.stream_closed(cut)
+        if cut is not None:
+            current = asyncio.current_task() if self._tasks else None
+            for task in self._tasks - {current}:
+                task.cancel()
+
+    # Channels call these
+
+    def flush_soon(self) -> None:
+        """Write what was collected, at the latest with the end of this turn."""
+        if self._auto_batch:
+            self.entries_begun()
+        else:
+            self.flush()
+
+    def entries_begun(self) -> None:
+        """Entries are about to be added to the outbox: they leave with the end of this turn."""
+        if (
+            self._auto_batch
+            and self._flush_handle is None
+            and not self._handling
+            and not self._ended
+        ):
+            self._flush_handle = self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what may leave."""
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
+        frames = self.core.data_to_send()
+        if frames and not self.destroyed and not self._ended:
+            self.core.outbox.accepting = drained = self._pipe.write_messages(frames)
+            if drained:
+                self.core.answers_taken()
+
+    def deliver_soon(self, channel: Channel) -> None:
+        """Deliver what was kept for `channel` in the next turn."""
+        self._loop.call_soon(self._deliver, channel)
+
+    def run(self, awaitable: Awaitable[Any], name: str) -> asyncio.Task[Any]:
+        """Run `awaitable` in a task of the muxer."""
+        task = self._loop.create_task(_as_coroutine(awaitable), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def failed(self, channel: Channel, what: str, error: Exception) -> None:
+        """A callback of `channel` raised: the stream ends, or, when it is closed, a warning."""
+        if channel.closed:
+            logger.warning("%s on closed channel %r failed", what, channel.protocol, exc_info=error)
+            if self._on_warning is not None:
+                self._on_warning(error)
+            return
+        if not isinstance(error, CoveyError):
+            logger.error("%s on channel %r failed", what, channel.protocol, exc_info=error)
+            wrapped = CoveyError(f"{what} on channel {channel.protocol!r} failed: {error}")
+            wrapped.__cause__ = error
+            error = wrapped
+        channel.error = channel.error or error
+        self.destroy(error)
+
+    def reply_hold(self) -> Hold | None:
+        """The hold of the batch that is being received, if there is one."""
+        if self._in_batch and self._hold is None:
+            token = self.core.hold(self._loop.time())
+            self._hold = Hold(lambda: self._release(token))
+        return self._hold
+
+    def set_reading(self, channel: Channel, *, wanted: bool) -> None:
+        """Pause the stream for `channel`, or end that."""
+        if wanted:
+            self._slow.discard(channel)
+        else:
+            self._slow.add(channel)
+        self._update_reading()
+
+    def forget(self, channel: Channel) -> None:
+        """`channel` is destroyed."""
+        self._channels.pop(channel, None)
+
+    async def wait_writable(self, channel: Channel) -> None:
+        """Wait until the pipe takes more."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._writers[waiter] = channel
+        try:
+            await waiter
+        finally:
+            del self._writers[waiter]
+
+    def wake_writers(self, channel: Channel, error: ClosedError) -> None:
+        """End the waits of `channel`."""
+        for waiter, owner in self._writers.items():
+            if owner is channel and not waiter.done():
+                waiter.set_exception(error)
+
+    # Inside
+
+    def _handle(self, event: MuxEvent) -> None:
+        if self.destroyed:
+            return
+        if isinstance(event, MessagesReceived):
+            event.channel.owner.receive_messages(event.type, event.payloads)
+        elif isinstance(event, ChannelOpened):
+            event.channel.owner.receive_open(event.handshake)
+        elif isinstance(event, ChannelClosed):
+            reason = None if event.remote else ClosedError(event.reason)
+            event.channel.owner.receive_close(remote=event.remote, error=reason)
+        elif isinstance(event, PairRequested):
+            self._pair(event)
+        elif isinstance(event, BatchBegun):
+            self._in_batch = True
+            if not self._auto_batch:
+                self.reply_hold()
+        elif isinstance(event, PairTimedOut):
+            task = self._pairing.get(event.request)
+            if task is not None:
+                logger.warning("a pair callback took too long: the open was rejected")
+                task.cancel()
+
+    def _end_batch(self) -> None:
+        """The frame is handled: replies leave when the handlers that it started are done."""
+        self._in_batch = False
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            self._loop.call_soon(hold.done)
+
+    def _release(self, token: int) -> None:
+        self.core.release(token)
+        self.flush()
+
+    def _pair(self, event: PairRequested) -> None:
+        request = event.request
+        try:
+            result = event.callback(event.id)
+        except Exception as error:  # noqa: BLE001  the edge of a user callback
+            self._pair_failed(event, error)
+            return
+        if result is None or not inspect.isawaitable(result):
+            self._loop.call_soon(self._pair_done, request)
+            return
+        hold = self.reply_hold()
+        if hold is not None:
+            hold.wait()
+        self._pairing[request] = self.run(
+            self._finish_pair(event, result, hold), f"covey pair {event.protocol}"
+        )
+
+    async def _finish_pair(
+        self, event: PairRequested, result: Awaitable[Any], hold: Hold | None
+    ) -> None:
+        try:
+            await result
+        except Exception as error:  # noqa: BLE001  the edge of a user callback
+            self._pair_failed(event, error)
+        finally:
+            self._pairing.pop(event.request, None)
+            self._pair_done(event.request)
+            if hold is not None:
+                hold.done()
+
+    def _pair_failed(self, event: PairRequested, error: Exception) -> None:
+        logger.error("the pair callback of %r failed", event.protocol, exc_info=error)
+        wrapped = CoveyError(f"the pair callback of {event.protocol!r} failed: {error}")
+        wrapped.__cause__ = error
+        self.destroy(wrapped)
+
+    def _pair_done(self, request: RemoteOpen) -> None:
+        if not self._ended:
+            self._guarded(lambda: self.core.pairing_done(request))
+
+    def _deliver(self, channel: Channel) -> None:
+        if not self._ended:
+            self._guarded(lambda: self._handle_all(self.core.deliver(channel.core)))
+
+    def _handle_all(self, events: Iterator[MuxEvent]) -> None:
+        for event in events:
+            self._handle(event)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except CoveyError as error:
+            self.destroy(error)
+        self._step_done()
+
+    def _step_done(self) -> None:
+        """Write, re-arm the timer, and read or not."""
+        if self._ended:
+            return
+        if not self.core.outbox.empty:
+            self.flush()
+        self._arm()
+        self._update_reading()
+
+    def _arm(self) -> None:
+        at = self.core.next_timer()
+        if at == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = None if at is None else self._loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = self._timer_at = None
+        self._guarded(lambda: self._handle_all(self.core.handle_timer(self._loop.time())))
+
+    def _update_reading(self) -> None:
+        paused = self.core.paused or bool(self._slow)
+        if paused != self._paused and not self.destroyed:
+            self._paused = paused
+            if paused:
+                self._pipe.pause_reading()
+            else:
+                self._pipe.resume_reading()
+
+
+async def _as_coroutine(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable

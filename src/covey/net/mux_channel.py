@@ -1,0 +1,587 @@
+"""A channel of a muxer: its callbacks, and the queue of its asynchronous handlers.
+
+Plain handlers run at once. From the first handler on that returns something to await, what follows
+on the same channel waits in its queue, in order, and other channels go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from covey.errors import ClosedError, CoveyError, LimitError, UsageError
+from covey.limits import Limits
+from covey.net.mux_message import Handler, Message, decoder_of, new_message
+from covey.wire.encoding import Codec, encode, raw
+from covey.wire.protomux import Protomux
+from covey.wire.protomux_channel import ChannelCore
+from covey.wire.protomux_frames import Outbox
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+T = TypeVar("T")
+
+QUEUED_OVERHEAD = 64
+"""What a queued message counts besides its payload: about what Python needs to hold it."""
+
+
+class Hold:
+    """Replies held back until the handlers of one received batch are done."""
+
+    __slots__ = ("_ended", "_release", "_waits")
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self._waits = 1
+        self._ended = False
+
+    def wait(self, count: int = 1) -> None:
+        """So many handlers more are under way."""
+        self._waits += count
+
+    def done(self, count: int = 1) -> None:
+        """So many handlers have ended."""
+        self._waits -= count
+        if self._waits <= 0 and not self._ended:
+            self._ended = True
+            self._release()
+
+
+class ChannelHost(Protocol):
+    """What a channel needs of its muxer."""
+
+    core: Protomux
+    limits: Limits
+
+    def flush_soon(self) -> None:
+        """Write what was collected, at the latest with the end of this turn."""
+
+    def entries_begun(self) -> None:
+        """Entries are about to be added to the outbox."""
+
+    def flush(self) -> None:
+        """Write what may leave."""
+
+    def deliver_soon(self, channel: Channel) -> None:
+        """Deliver what was kept for `channel` in the next turn."""
+
+    def run(self, awaitable: Awaitable[Any], name: str) -> asyncio.Task[Any]:
+        """Run `awaitable` in a task of the muxer."""
+
+    def failed(self, channel: Channel, what: str, error: Exception) -> None:
+        """A callback of `channel` raised: the stream ends, or, when it is closed, a warning."""
+
+    def reply_hold(self) -> Hold | None:
+        """The hold of the batch that is being received, if there is one."""
+
+    def set_reading(self, channel: Channel, *, wanted: bool) -> None:
+        """Pause the stream for `channel`, or end that."""
+
+    def forget(self, channel: Channel) -> None:
+        """`channel` is destroyed."""
+
+    async def wait_writable(self, channel: Channel) -> None:
+        """Wait until the pipe takes more."""
+
+    def wake_writers(self, channel: Channel, error: ClosedError) -> None:
+        """End the waits of `channel`."""
+
+
+OnOpen = Callable[[Any, "Channel"], Awaitable[Any] | Any]
+OnClose = Callable[[bool, "Channel"], Awaitable[Any] | Any]
+OnChannel = Callable[["Channel"], Awaitable[Any] | Any]
+MessageSpec = Codec[Any] | tuple[Any, ...] | None
+"""A codec, `(codec, on_message)`, `(codec, on_message, auto_batch)`; None reserves a number."""
+
+
+class _Job:
+    """Part of a channel's queue: messages of one type, or one callback of the channel."""
+
+    __slots__ = ("cost", "hold", "message", "payloads", "position")
+
+    def __init__(self, message: Message[Any], payloads: list[bytes], hold: Hold | None) -> None:
+        self.message = message
+        self.payloads = payloads
+        self.position = 0
+        self.hold = hold
+        self.cost = QUEUED_OVERHEAD * len(payloads) + sum(map(len, payloads))
+
+
+class Channel:
+    """One channel of a `Muxer`; made by `Muxer.create_channel`.
+
+    Attributes: `protocol`, `id`, `handshake` (the remote's, decoded, once opened), `user_data` (the
+    application's own), `messages` (by type; None where a number is reserved), `error` (why it was
+    closed, where this side or the stream had a reason).
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_backpressure",
+        "_closing",
+        "_codec",
+        "_destroyed",
+        "_drainer",
+        "_host",
+        "_on_close",
+        "_on_destroy",
+        "_on_drain",
+        "_on_open",
+        "_ordered",
+        "_paused",
+        "_queue",
+        "_queued",
+        "_running",
+        "_stopped",
+        "_told",
+        "_waiters",
+        "core",
+        "error",
+        "handshake",
+        "messages",
+        "outbox",
+        "user_data",
+    )
+
+    def __init__(
+        self,
+        host: ChannelHost,
+        core: ChannelCore,
+        *,
+        handshake: Codec[Any] | None,
+        messages: Sequence[MessageSpec],
+        user_data: Any,
+        on_open: OnOpen | None,
+        on_close: OnClose | None,
+        on_destroy: OnChannel | None,
+        on_drain: OnChannel | None,
+        backpressure: bool,
+        ordered: bool,
+    ) -> None:
+        self._host = host
+        self.core = core
+        core.owner = self
+        self.outbox: Outbox = host.core.outbox
+        self._codec = handshake
+        self.user_data = user_data
+        self.handshake: Any = None
+        self.error: CoveyError | None = None
+        self.messages: list[Message[Any] | None] = []
+        self._on_open = on_open
+        self._on_close = on_close
+        self._on_destroy = on_destroy
+        self._on_drain = on_drain
+        self._backpressure = backpressure
+        self._ordered = ordered
+        self._stopped = False
+        self._closing: bool | None = None
+        self._told = False
+        self._destroyed = False
+        self._running = 0
+        self._queue: deque[_Job] | None = None
+        self._queued = 0
+        self._paused = False
+        self._drainer: asyncio.Task[Any] | None = None
+        self._waiters: list[tuple[str, asyncio.Future[bool]]] = []
+        for spec in messages:
+            self._add_spec(spec)
+
+    # What it is
+
+    @property
+    def protocol(self) -> str:
+        """The name that goes on the wire."""
+        return self.core.protocol
+
+    @property
+    def id(self) -> bytes | None:
+        """The binary id, None when there is none."""
+        return self.core.id
+
+    @property
+    def opened(self) -> bool:
+        """Whether both sides have opened it and nobody has closed it."""
+        return self.core.opened and not self.core.closed
+
+    @property
+    def closed(self) -> bool:
+        """Whether one side, or the end of the stream, has closed it."""
+        return self.core.closed
+
+    @property
+    def destroyed(self) -> bool:
+        """Whether it is closed and its last handler has ended."""
+        return self._destroyed
+
+    @property
+    def drained(self) -> bool:
+        """Whether the stream takes more without queueing too much."""
+        return self.outbox.accepting
+
+    # What one does with it
+
+    def open(self, handshake: Any = None) -> None:
+        """Open it, without waiting for the remote. Messages may be sent from now on.
+
+        `handshake` is encoded with the channel's handshake codec. `UsageError` when it was opened
+        before, `EncodeError` for the handshake; nothing happens on a channel that is closed.
+        """
+        if self.core.closed:
+            return
+        payload = b"" if self._codec is None else encode(self._codec, handshake)
+        if self._host.core.open(self.core, payload):
+            self._host.deliver_soon(self)
+        self._host.flush_soon()
+
+    def close(self) -> None:
+        """Close it: nothing is delivered any more, what was sent before still leaves."""
+        if not self.core.closed:
+            self._host.core.close(self.core)
+            self._stop(remote=False)
+            self._host.flush_soon()
+
+    def add_message(
+        self,
+        codec: Codec[T] = raw,  # type: ignore[assignment]
+        on_message: Handler | None = None,
+        *,
+        auto_batch: bool = True,
+    ) -> Message[T]:
+        """Add the next message type; both sides must add theirs in the same order."""
+        message = new_message(self, len(self.messages), codec, on_message, auto_batch=auto_batch)
+        self.messages.append(message)
+        return message
+
+    def reserve_message(self) -> None:
+        """Leave out one type number: what arrives under it is ignored."""
+        self.messages.append(None)
+
+    def cork(self) -> None:
+        """Collect what the whole muxer sends until `uncork`; calls count."""
+        self._host.core.outbox.cork()
+
+    def uncork(self) -> None:
+        """Undo one `cork`; `UsageError` without one."""
+        self._host.core.outbox.uncork()
+        self._host.flush_soon()
+
+    async def fully_opened(self) -> bool:
+        """Wait for the remote's answer: True when it opened too, False when closed before."""
+        if self.core.opened or self.core.closed:
+            return self.core.opened
+        return await self._wait_for("opened")
+
+    async def fully_closed(self) -> None:
+        """Wait until it is closed and its last handler has ended."""
+        if not self._destroyed:
+            await self._wait_for("destroyed")
+
+    async def drain(self) -> None:
+        """Wait until the stream takes more; `ClosedError` when it is, or gets, closed."""
+        self.check_open()
+        self._host.flush()
+        if not self.outbox.accepting:
+            await self._host.wait_writable(self)
+
+    async def aclose(self) -> None:
+        """Close it and wait until its last handler has ended."""
+        self.close()
+        await self.fully_closed()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open" if self.opened else "pending"
+        return f"<Channel {self.protocol!r} {'' if self.id is None else self.id.hex()} {state}>"
+
+    # For messages and the muxer
+
+    def check_open(self) -> None:
+        """Raise `ClosedError` when closed."""
+        if self.core.closed:
+            raise self.closed_error()
+
+    def closed_error(self) -> ClosedError:
+        """The error for a use after the end, with its cause."""
+        closed = ClosedError(f"channel {self.protocol!r} is closed")
+        closed.__cause__ = self.error
+        return closed
+
+    def start_entries(self) -> bool:
+        """Make the outbox ready for messages of this channel. False: closed."""
+        core = self.core
+        if core.closed:
+            return False
+        if core.local_id == 0:
+            raise UsageError(f"open channel {core.protocol!r} before you send on it")
+        self.outbox.start(core.wire_id)
+        self._host.entries_begun()
+        return True
+
+    def outbox_full(self) -> None:
+        """The outbox reached its limit."""
+        self.outbox.full()
+        self._host.flush()
+
+    def receive_open(self, handshake: bytes) -> None:
+        """The remote opened it too; `DecodeError` for a handshake that does not decode."""
+        if self._codec is not None:
+            decode = decoder_of(self._codec)
+            self.handshake = handshake if decode is None else decode(handshake)
+        self._settle("opened", value=True)
+        self._call("on_open", self._on_open, self.handshake, self)
+
+    def receive_messages(self, kind: int, payloads: list[bytes]) -> None:
+        """Decode and hand over messages of one type; `CoveyError` ends the stream."""
+        if self._stopped or kind >= len(self.messages):
+            return
+        message = self.messages[kind]
+        if message is None:
+            return
+        if self._queue is not None:
+            self._enqueue(message, payloads)
+            return
+        decode = message.decode
+        position = 0
+        for payload in payloads:
+            position += 1
+            handler = message.on_message
+            if handler is None:
+                continue
+            value = payload if decode is None else decode(payload)
+            try:
+                result = handler(value)
+            except Exception as error:  # noqa: BLE001  the edge of a user callback
+                self._host.failed(self, f"the handler of message type {kind}", error)
+                return
+            if result is not None and hasattr(result, "__await__"):
+                self._start_waiting(message, result)
+                if self._queue is not None:
+                    if position < len(payloads):
+                        self._enqueue(message, payloads[position:])
+                    return
+            if self._stopped:
+                return
+
+    def receive_close(self, *, remote: bool, error: CoveyError | None) -> None:
+        """It was closed, not by `close`: what was received before is still delivered."""
+        self.error = self.error or error
+        self._settle("opened", value=self.core.opened)
+        self._host.wake_writers(self, self.closed_error())
+        if self._queue is None:
+            self._stop(remote=remote)
+        else:
+            self._closing = remote
+
+    def stream_closed(self, error: CoveyError | None) -> None:
+        """The stream is gone. With an error the queue is dropped, without it is still delivered."""
+        if self._told:
+            return
+        self.core.closed = True
+        if error is None:
+            self.receive_close(remote=True, error=None)
+        else:
+            self.error = self.error or error
+            self._stop(remote=True)
+
+    def writable(self) -> None:
+        """The stream takes more."""
+        if not self.core.closed:
+            self._call("on_drain", self._on_drain, self)
+
+    def task_done(self) -> None:
+        """One task of this channel has ended."""
+        self._running -= 1
+        self._destroy_when_done()
+
+    # Inside
+
+    def _add_spec(self, spec: MessageSpec) -> None:
+        if spec is None:
+            self.reserve_message()
+        elif isinstance(spec, tuple):
+            codec, handler, *rest = (*spec, None) if len(spec) == 1 else spec
+            self.add_message(codec, handler, auto_batch=rest[0] if rest else True)
+        else:
+            self.add_message(spec)
+
+    def _call(self, what: str, callback: Callable[..., Any] | None, *values: Any) -> None:
+        if callback is None:
+            return
+        try:
+            result = callback(*values)
+        except Exception as error:  # noqa: BLE001  the edge of a user callback
+            self._host.failed(self, what, error)
+            return
+        if result is not None and hasattr(result, "__await__"):
+            if what == "on_open" and self._ordered and not self._stopped:
+                self._start_queue(result, what, None)
+            else:
+                self._run(result, what, None)
+
+    def _start_waiting(self, message: Message[Any], result: Awaitable[Any]) -> None:
+        hold = self._host.reply_hold() if message.auto_batch else None
+        if hold is not None:
+            hold.wait()
+        what = f"the handler of message type {message.type}"
+        if self._ordered and not self._stopped:
+            self._start_queue(result, what, hold)
+        else:
+            self._run(result, what, hold)
+
+    def _run(self, result: Awaitable[Any], what: str, hold: Hold | None) -> None:
+        self._running += 1
+        self._host.run(self._finish(result, what, hold), f"covey {self.protocol} {what}")
+
+    async def _finish(self, result: Awaitable[Any], what: str, hold: Hold | None) -> None:
+        error: Exception | None = None
+        try:
+            error = await _outcome(result, hold)
+        finally:
+            self.task_done()
+        if error is not None:
+            self._host.failed(self, what, error)
+
+    def _start_queue(self, first: Awaitable[Any], what: str, hold: Hold | None) -> None:
+        self._queue = deque()
+        self._running += 1
+        self._drainer = self._host.run(
+            self._work(first, what, hold), f"covey {self.protocol} handlers"
+        )
+
+    async def _work(self, first: Awaitable[Any], what: str, hold: Hold | None) -> None:
+        error: Exception | None = None
+        try:
+            error = await _outcome(first, hold)
+            while error is None and self._queue and not self._stopped:
+                job = self._queue[0]
+                what = f"the handler of message type {job.message.type}"
+                error = await self._work_on(job)
+                if self._queue:
+                    self._take(self._queue.popleft())
+        finally:
+            self._drop_queue()
+            if self._closing is not None:
+                self._stop(remote=self._closing)
+            self.task_done()
+        if error is not None:
+            self._host.failed(self, what, error)
+
+    async def _work_on(self, job: _Job) -> Exception | None:
+        message = job.message
+        try:
+            for payload in job.payloads:
+                handler = message.on_message
+                if handler is None:
+                    continue
+                value = payload if message.decode is None else message.decode(payload)
+                result = handler(value)
+                if result is not None and hasattr(result, "__await__"):
+                    await result
+                if self._stopped:
+                    break
+        except Exception as error:  # noqa: BLE001  the edge of a user callback
+            return error
+        return None
+
+    def _enqueue(self, message: Message[Any], payloads: list[bytes]) -> None:
+        if self._queue is None:
+            return
+        hold = self._host.reply_hold() if message.auto_batch else None
+        if hold is not None:
+            hold.wait()
+        job = _Job(message, payloads, hold)
+        self._queue.append(job)
+        self._queued += job.cost
+        if self._backpressure:
+            if not self._paused and self._queued > self._pause_above:
+                self._paused = True
+                self._host.set_reading(self, wanted=False)
+        elif self._queued > self._host.limits.channel_backlog:
+            limit = self._host.limits.channel_backlog
+            self.error = LimitError(
+                f"channel {self.protocol!r}: handlers fell {limit} bytes behind",
+                limit="channel_backlog",
+                allowed=limit,
+            )
+            self.close()
+
+    @property
+    def _pause_above(self) -> int:
+        limits = self._host.limits
+        return min(limits.read_backlog, limits.channel_backlog)
+
+    def _take(self, job: _Job) -> None:
+        self._queued -= job.cost
+        if job.hold is not None:
+            job.hold.done()
+        if self._paused and self._queued <= self._pause_above // 2:
+            self._paused = False
+            self._host.set_reading(self, wanted=True)
+
+    def _drop_queue(self) -> None:
+        queue, self._queue = self._queue, None
+        while queue:
+            self._take(queue.popleft())
+
+    def _stop(self, *, remote: bool) -> None:
+        """Nothing is delivered from now on; tell that it is closed."""
+        if self._told:
+            return
+        self._stopped = self._told = True
+        while self._queue:
+            self._take(self._queue.popleft())
+        self._settle("opened", value=self.core.opened)
+        self._host.wake_writers(self, self.closed_error())
+        self._call("on_close", self._on_close, remote, self)
+        self._destroy_when_done()
+
+    def _destroy_when_done(self) -> None:
+        if self._told and self._running == 0 and not self._destroyed:
+            self._destroyed = True
+            self._host.forget(self)
+            self._call("on_destroy", self._on_destroy, self)
+            self._settle("destroyed", value=True)
+
+    async def _wait_for(self, what: str) -> bool:
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiters.append((what, waiter))
+        try:
+            return await waiter
+        finally:
+            self._waiters = [entry for entry in self._waiters if entry[1] is not waiter]
+
+    def _settle(self, what: str, *, value: bool) -> None:
+        for wanted, waiter in self._waiters:
+            if wanted == what and not waiter.done():
+                waiter.set_result(value)
+
+
+async def _outcome(result: Awaitable[Any], hold: Hold | None) -> Exception | None:
+    """Wait for a callback; the exception that it raised, if any."""
+    try:
+        await result
+    except Exception as error:  # noqa: BLE001  the edge of a user callback
+        return error
+    finally:
+        if hold is not None:
+            hold.done()
+    return None
+
+
+def owners(cores: Sequence[ChannelCore]) -> Iterator[Channel]:
+    """The channels of these cores."""
+    for core in cores:
+        yield core.owner

@@ -1,0 +1,139 @@
+"""The frames of protomux as we write them: entries gathered into batches, or single frames.
+
+Source: protomux 3.12.1; `protomux.md` sections 2 and 5.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from covey.errors import UsageError
+from covey.wire.encoding import encode_uint, read_uint
+from covey.wire.session import Buffer
+
+BATCH, OPEN, REJECT, CLOSE = range(4)
+"""Control types; higher ones are ignored."""
+
+NOBODY: Final = -1
+"""No channel: what `Outbox.channel` is while the next entry needs a header first."""
+
+SILENT: Final = -2
+"""What a channel has for a number while it may not send; never what `Outbox.channel` is."""
+
+GATHER_SIZE: Final = 256 * 1024
+"""Bytes after which a batch that nobody corked leaves at once: larger ones gain nothing, and would
+keep the remote waiting and push each other out of the processor's cache."""
+
+
+class Outbox:
+    """Collects entries, and turns them into frames when they may leave.
+
+    With `gather`, entries stay in the batch until `flush`, and a batch of one entry leaves as a
+    plain frame. Without, everything leaves as it comes unless corked, exactly as in the reference.
+
+    `buffer`, `channel` and `limit` are open to senders that append entries themselves: when
+    `channel` is not theirs they call `start`, then append `uint` length, `uint` type and payload to
+    `buffer`, and call `full` when it has `limit` bytes. `accepting` is what a send returns.
+    """
+
+    __slots__ = (
+        "_forced",
+        "_frames",
+        "_gather",
+        "_max_batch",
+        "accepting",
+        "buffer",
+        "channel",
+        "depth",
+        "limit",
+    )
+
+    def __init__(self, *, gather: bool, max_batch: int) -> None:
+        self.buffer = bytearray()
+        self.channel = NOBODY
+        self.limit = min(GATHER_SIZE, max_batch) if gather else 0
+        self.depth = 0
+        self.accepting = True
+        self._gather = gather
+        self._max_batch = max_batch
+        self._forced = False
+        self._frames: list[Buffer] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self.buffer and not self._frames
+
+    def start(self, channel: int) -> None:
+        """Begin entries of `channel`: the header of a batch, or the switch within one."""
+        if len(self.buffer) >= self._max_batch:
+            self._finish()
+        self.buffer += (b"\0" if self.buffer else b"\0\0") + encode_uint(channel)
+        self.channel = channel
+
+    def control(self, kind: int, body: bytes) -> None:
+        """Add a control frame."""
+        if self.channel != 0:
+            self.start(0)
+        self.buffer += encode_uint(len(body) + 1)
+        self.buffer.append(kind)
+        self.buffer += body
+        if len(self.buffer) >= self.limit:
+            self.full()
+
+    def full(self) -> None:
+        """The batch has reached `limit`: it leaves now, or, while corked, before the next entry."""
+        if self.depth:
+            self.channel = NOBODY
+        else:
+            self._finish()
+
+    def cork(self) -> None:
+        """Keep what follows together, up to `max_batch` bytes, until the last `uncork`."""
+        self.depth += 1
+        self.limit = self._max_batch
+        if not self._gather:
+            self._forced = True
+
+    def uncork(self) -> None:
+        """Undo one `cork`; `UsageError` without one."""
+        if self.depth == 0:
+            raise UsageError("uncork without cork")
+        self.depth -= 1
+        if self.depth == 0:
+            self.limit = min(GATHER_SIZE, self._max_batch) if self._gather else 0
+            if not self._gather:
+                self._finish()
+                self._forced = False
+
+    def flush(self) -> list[Buffer]:
+        """Take the frames that may leave: with the batch, unless that is corked."""
+        if self.buffer and self.depth == 0:
+            self._finish()
+        frames, self._frames = self._frames, []
+        return frames
+
+    def clear(self) -> None:
+        """Drop everything: nobody reads it any more."""
+        self.buffer = bytearray()
+        self.channel = NOBODY
+        self._frames = []
+
+    def _finish(self) -> None:
+        buffer = self.buffer
+        if not buffer:
+            return
+        self.buffer = bytearray()
+        self.channel = NOBODY
+        if not self._forced:
+            _unwrap_single(buffer)
+        self._frames.append(buffer)
+
+
+def _unwrap_single(batch: bytearray) -> None:
+    """Turn a batch of one entry into the plain frame of that entry, in place."""
+    channel, position = read_uint(batch, 2, len(batch))
+    length, position = read_uint(batch, position, len(batch))
+    if position + length == len(batch):
+        prefix = encode_uint(channel)
+        batch[:position] = prefix
