@@ -63,9 +63,14 @@ def topic_of_name(name: str, domain: str = DEFAULT_DOMAIN) -> bytes | None:
     domain must be ours and one label of hex digits stands before it. ASCII case is ignored.
     """
     topic, _, rest = _lower(name).partition(".")
-    if rest != _lower(domain) or not _TOPIC.fullmatch(topic):
+    if not is_same_name(rest, domain) or not _TOPIC.fullmatch(topic):
         return None
     return bytes.fromhex(topic)
+
+
+def is_same_name(one: str, other: str) -> bool:
+    """Whether two names are equal but for the case of ASCII letters."""
+    return _lower(one) == _lower(other)
 
 
 def _lower(text: str) -> str:

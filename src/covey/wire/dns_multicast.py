@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from covey.errors import DecodeError, LimitError
 from covey.limits import Limits
 from covey.wire import dns_discovery as codec
+from covey.wire.dns_answers import CLASS_MASK, service_peer, text_values
 from covey.wire.dns_messages import (
     CLASS_IN,
     TYPE_A,
@@ -24,7 +25,6 @@ from covey.wire.dns_messages import (
     Message,
     Question,
     Record,
-    Service,
     decode_message,
     encode_message,
 )
@@ -36,7 +36,6 @@ LINK_TTL = 255
 ECHO_WAIT = 1.0
 """Seconds in which the echo of an own query must arrive to be taken for one."""
 MAX_ECHOES = 1024
-_CLASS_MASK = 0x7FFF  # the top bit is multicast DNS' cache flush or unicast wish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,28 +179,23 @@ class MulticastNode:
     def _peers_of(self, message: Message, arrival: Arrival) -> list[PeerHeard]:
         heard: dict[PeerHeard, None] = {}
         for record in message.answers + message.additionals:
-            if record.record_class & _CLASS_MASK != CLASS_IN:
-                continue
             topic = codec.topic_of_name(record.name, self.domain)
             if topic is None or topic not in self._wanted:
                 continue
             for host, port in self._peers_in(record, arrival):
-                if codec.is_dialable(host, port):
-                    heard[PeerHeard(topic, host, port)] = None
+                heard[PeerHeard(topic, host, port)] = None
         return list(heard)[: self._limits.max_dns_peers]
 
     def _peers_in(self, record: Record, arrival: Arrival) -> list[codec.Peer]:
-        if isinstance(record.data, Service) and record.type == TYPE_SRV:
-            if arrival.ttl != LINK_TTL:
-                return []  # an SRV record carries no token: it must at least come from the link
-            host = record.data.target
-            return [(arrival.host if host == codec.ANY_HOST else host, record.data.port)]
-        if record.type == TYPE_TXT and isinstance(record.data, tuple):
-            values = codec.read_text(record.data)
-            if self._is_own(values.get("token"), arrival.host) and not self._loopback:
-                return []
-            return codec.decode_peers(values.get("peers"), arrival.host)
-        return []
+        if record.type == TYPE_SRV:
+            # It carries no token, so it must at least come from this link.
+            peer = service_peer(record, arrival.host) if arrival.ttl == LINK_TTL else None
+            return [] if peer is None else [peer]
+        values = text_values(record) or {}
+        if self._is_own(values.get("token"), arrival.host) and not self._loopback:
+            return []
+        heard = codec.decode_peers(values.get("peers"), arrival.host)
+        return [peer for peer in heard if codec.is_dialable(*peer)]
 
     def _is_own(self, token: object, sender: str) -> bool:
         """Whether we wrote this token: one given out lately, or the one for the sender itself.
@@ -231,7 +225,7 @@ class MulticastNode:
     def _known_questions(self, query: Message) -> Iterator[tuple[bytes, Question]]:
         for question in dict.fromkeys(query.questions):
             topic = codec.topic_of_name(question.name, self.domain)
-            if topic in self._announced and question.record_class & _CLASS_MASK == CLASS_IN:
+            if topic in self._announced and question.record_class & CLASS_MASK == CLASS_IN:
                 yield topic, question
 
     def _records_for(self, topic: bytes, question: Question, arrival: Arrival) -> list[Record]:
