@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hmac import compare_digest
 from struct import Struct
-from typing import Protocol
+from typing import Any, Protocol
 
 import nacl.bindings
 import nacl.exceptions
@@ -34,6 +34,7 @@ try:
     _init_pull = _lib.crypto_secretstream_xchacha20poly1305_init_pull
     _rekey = _lib.crypto_secretstream_xchacha20poly1305_rekey
     _pointer = _ffi.from_buffer
+    _release = _ffi.release
     _allocate = _ffi.new_allocator(should_clear_after_alloc=False)
     _NULL = _ffi.NULL
     HAVE_FAST = True
@@ -201,29 +202,40 @@ class FastOpener(_FastState):
     ) -> int:
         """See `Opener`."""
         source = _pointer(view)
+        try:
+            return self._open_frames(view, source, start, messages, max_body)
+        finally:
+            # Python before 3.12.4 crashes when its garbage collector meets a memoryview that is
+            # still exported, as one would be in the frames of a kept traceback.
+            _release(source)
+
+    def _open_frames(
+        self, view: memoryview, source: Any, start: int, messages: list[bytes], max_body: int
+    ) -> int:
         room, scratch = 0, None
         tag = _allocate("unsigned char[1]")
         state, pull, null, buffer, append = self._state, _pull, _NULL, _ffi.buffer, messages.append
-        last = len(view) - PREFIX_SIZE
+        size = len(view)
+        last = size - PREFIX_SIZE
         while start <= last:
             length = view[start] | view[start + 1] << 8 | view[start + 2] << 16
             if not OVERHEAD <= length <= max_body:
                 _check_length(length, max_body)
             body = start + PREFIX_SIZE
-            if body + length > last + PREFIX_SIZE:
+            if body + length > size:
                 break
-            size = length - OVERHEAD
             start = body + length
-            if size >= BULK_SIZE and (cipher := self._bulk_cipher()) is not None:
+            plain = length - OVERHEAD
+            if plain >= BULK_SIZE and (cipher := self._bulk_cipher()) is not None:
                 append(self._open_bulk(cipher, view[body:start]))
                 continue
-            if size > room or scratch is None:
-                # freshly allocated per call: kept, it would cost every idle connection its size
-                room = max(size, BULK_SIZE)
+            if plain > room or scratch is None:
+                # allocated anew per call: kept, it would cost every idle connection its size
+                room = max(plain, BULK_SIZE)
                 scratch = _allocate("unsigned char[]", room)
             if pull(state, scratch, null, tag, source + body, length, null, 0):
                 raise _forged()
-            append(buffer(scratch, size)[:])
+            append(buffer(scratch, plain)[:])
         return start
 
     def _open_bulk(self, cipher: BulkCipher, body: memoryview) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from covey.errors import CoveyError, HandshakeError, LimitError, UsageError
+from covey.errors import HandshakeError, LimitError, UsageError
 from covey.limits import Limits
 from covey.wire.session import (
     Buffer,
@@ -70,7 +70,7 @@ class PlainSession:
     """
 
     __slots__ = (
-        "_deadline", "_error", "_events", "_id_sizes", "_limits", "_out", "_partial", "_queue",
+        "_deadline", "_events", "_failure", "_id_sizes", "_limits", "_out", "_partial", "_queue",
         "_queued", "_timed_out", "bytes_read", "bytes_written", "is_initiator", "messages_read",
         "messages_written", "remote_id",
     )  # fmt: skip
@@ -90,7 +90,7 @@ class PlainSession:
         self._limits = limits
         self._id_sizes = id_sizes
         self._deadline: float | None = now + limits.handshake_timeout
-        self._error: CoveyError | None = None
+        self._failure: str | None = None
         self._events: list[SessionEvent] = []
         self._out: list[Buffer] = [encode_identity(id)]
         self.bytes_written = len(self._out[0])
@@ -107,8 +107,8 @@ class PlainSession:
     def receive_data(self, data: Buffer, now: float) -> list[SessionEvent]:
         """Events completed by `data`; see `Session`. Raises `HandshakeError` only."""
         del now
-        if self._error is not None:
-            raise self._error
+        if self._failure is not None:
+            raise HandshakeError(self._failure)
         rest = bytes(data)
         self.bytes_read += len(rest)
         if self.remote_id is None:
@@ -125,7 +125,7 @@ class PlainSession:
         try:
             found = read_identity(self._partial, self._id_sizes)
         except HandshakeError as error:
-            self._error = error
+            self._failure = str(error)  # the error itself would lead back here, a cycle
             raise
         if found is None:
             return b""
@@ -178,7 +178,7 @@ class PlainSession:
 
     def next_timer(self) -> float | None:
         """The end of the handshake's budget, while the remote's id is not there."""
-        return None if self._timed_out or self._error is not None else self._deadline
+        return None if self._timed_out or self._failure is not None else self._deadline
 
     def handle_timer(self, now: float) -> list[SessionEvent]:
         """`TimedOut` when the remote's id did not come in time."""

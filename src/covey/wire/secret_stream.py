@@ -12,7 +12,7 @@ from functools import cache
 from hashlib import blake2b
 from hmac import compare_digest
 
-from covey.errors import CoveyError, HandshakeError, LimitError, ProtocolError, UsageError
+from covey.errors import HandshakeError, LimitError, ProtocolError, UsageError
 from covey.keys import KeyPair, namespace
 from covey.limits import Limits
 from covey.wire.cipher import (
@@ -80,8 +80,8 @@ class SecretStream:
     """
 
     __slots__ = (
-        "_error", "_events", "_handshake", "_handshake_deadline", "_idle_timeout", "_is_initiator",
-        "_keep_alive", "_limits", "_opener", "_out", "_partial", "_queue",
+        "_events", "_failure", "_handshake", "_handshake_deadline", "_idle_timeout",
+        "_is_initiator", "_keep_alive", "_limits", "_opener", "_out", "_partial", "_queue",
         "_queued", "_random_bytes", "_read_at", "_result_keys", "_sealer", "_sent_since_timer",
         "_timed_out", "_written_at", "bytes_read", "bytes_written", "deliver_empty",
         "handshake_hash", "messages_read", "messages_written", "public_key", "remote_public_key",
@@ -111,7 +111,7 @@ class SecretStream:
         self.remote_public_key: bytes | None = None
         self.handshake_hash: bytes | None = None
         self.bytes_read = self.bytes_written = self.messages_read = self.messages_written = 0
-        self._error: CoveyError | None = None
+        self._failure: tuple[type[HandshakeError | ProtocolError], str] | None = None
         self._events: list[SessionEvent] = []
         self._out: list[Buffer] = []
         self._queue: list[bytes] = []
@@ -161,29 +161,35 @@ class SecretStream:
 
     def receive_data(self, data: Buffer, now: float) -> list[SessionEvent]:
         """Events completed by `data`; see `Session`. What must be kept of `data` is copied."""
-        if self._error is not None:
-            raise self._error
-        view = memoryview(data).cast("B")
-        size = len(view)
-        if size:
-            self._read_at = now
-            self.bytes_read += size
+        if self._failure is not None:
+            fault, message = self._failure
+            raise fault(message)
         messages: list[bytes] = []
         try:
-            offset = 0
-            if self._partial is not None:
-                offset = self._finish_partial(self._partial, view, messages)
-            if offset < size:
-                offset = self._receive_frames(view, offset, messages)
-                if offset < size:
-                    self._partial = bytearray(view[offset:])
+            with memoryview(data) as whole, whole.cast("B") as view:
+                self._read(view, now, messages)
         except (HandshakeError, ProtocolError) as error:
-            self._error = error
+            # not the error itself: its traceback leads back here, a cycle for every lost peer
+            self._failure = type(error), str(error)
             self._partial = None
             self._deliver(messages)
             raise
         self._deliver(messages)
         return self.take_events()
+
+    def _read(self, view: memoryview, now: float, messages: list[bytes]) -> None:
+        size = len(view)
+        if not size:
+            return
+        self._read_at = now
+        self.bytes_read += size
+        offset = 0
+        if self._partial is not None:
+            offset = self._finish_partial(self._partial, view, messages)
+        if offset < size:
+            offset = self._receive_frames(view, offset, messages)
+            if offset < size:
+                self._partial = bytearray(view[offset:])
 
     def receive_eof(self, now: float) -> list[SessionEvent]:
         """The remote ended its half: `Ended`, truncated inside a frame or before its header."""
@@ -226,7 +232,8 @@ class SecretStream:
         if len(partial) < need:
             return len(view)
         self._partial = None
-        self._receive_frames(memoryview(partial), 0, messages)
+        with memoryview(partial) as frame:
+            self._receive_frames(frame, 0, messages)
         return end
 
     def _receive_frames(self, view: memoryview, offset: int, messages: list[bytes]) -> int:
@@ -373,7 +380,7 @@ class SecretStream:
         """When `handle_timer` is due; a moment in the past while events wait to be taken."""
         if self._events:
             return self._read_at
-        if self._timed_out or self._error is not None:
+        if self._timed_out or self._failure is not None:
             return None
         times = []
         if self._handshake_deadline is not None:
@@ -386,7 +393,7 @@ class SecretStream:
 
     def handle_timer(self, now: float) -> list[SessionEvent]:
         """Time out, or put an empty frame in `data_to_send`; does nothing before it is due."""
-        if self._timed_out or self._error is not None:
+        if self._timed_out or self._failure is not None:
             return self.take_events()
         if self._handshake_deadline is not None and now >= self._handshake_deadline:
             self._timed_out = True
