@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -535,7 +536,7 @@ def feed(chunks: list[bytes], *, reuse: bool = False) -> list[object]:
 @given(st.lists(st.integers(0, len(TRANSCRIPT)), max_size=30), st.booleans())
 def test_any_split_of_the_same_bytes_gives_the_same_events(cuts: list[int], reuse: bool) -> None:
     marks = [0, *sorted(cuts), len(TRANSCRIPT)]
-    chunks = [TRANSCRIPT[a:b] for a, b in zip(marks, marks[1:], strict=False)]
+    chunks = [TRANSCRIPT[a:b] for a, b in pairwise(marks)]
     assert feed(chunks, reuse=reuse) == EXPECTED_EVENTS
 
 

@@ -227,7 +227,8 @@ class FastOpener(_FastState):
             start = body + length
             plain = length - OVERHEAD
             if plain >= BULK_SIZE and (cipher := self._bulk_cipher()) is not None:
-                append(self._open_bulk(cipher, view[body:start]))
+                with view[body:start] as part:
+                    append(self._open_bulk(cipher, part))
                 continue
             if plain > room or scratch is None:
                 # allocated anew per call: kept, it would cost every idle connection its size
