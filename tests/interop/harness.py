@@ -159,6 +159,8 @@ class NodePeer:
     async def _read_events(self, stdout: asyncio.StreamReader) -> None:
         try:
             async for line in stdout:
+                if not line.endswith(b"\n"):
+                    break  # killed in the middle of a line
                 event = json.loads(line)
                 event.setdefault("event", "")
                 self.events.append(event)
