@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Self, TypeVar
 
+from covey.errors import UsageError
+
 logger = logging.getLogger("covey.events")
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +31,40 @@ class Lagged:
     type: Literal["lagged"] = "lagged"
 
 
+class _Readers(Generic[R]):
+    """The readers of one writer, held weakly: one that is dropped without `close` disappears.
+
+    A reader that waits is held until it is woken, or its task could be collected with it.
+    """
+
+    __slots__ = ("_references", "waiting")
+
+    def __init__(self) -> None:
+        self._references: set[weakref.ref[R]] = set()
+        self.waiting: set[R] = set()
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def add(self, reader: R) -> None:
+        self._references.add(weakref.ref(reader, self._references.discard))
+
+    def discard(self, reader: R) -> None:
+        self._references.discard(weakref.ref(reader))
+
+    def present(self) -> list[R]:
+        """All of them now; a collection in between may take some away from the set itself."""
+        references = tuple(self._references)
+        return [reader for reference in references if (reader := reference()) is not None]
+
+
 class _Reader:
     """What both iterators share: a waiter woken by the writer, and an end."""
 
-    __slots__ = ("__weakref__", "_closed", "_forget", "_waiter")
+    __slots__ = ("__weakref__", "_closed", "_readers", "_waiter")
 
-    def __init__(self, forget: Callable[[Any], None]) -> None:
-        self._forget = forget
+    def __init__(self, readers: _Readers[Any]) -> None:
+        self._readers = readers
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
 
@@ -43,12 +74,14 @@ class _Reader:
 
     async def _wait(self) -> None:
         if self._waiter is not None:
-            raise RuntimeError("one reader at a time: call listen() again for a second one")
+            raise UsageError("one reader at a time: call listen() again for a second one")
         self._waiter = asyncio.get_running_loop().create_future()
+        self._readers.waiting.add(self)
         try:
             await self._waiter
         finally:
             self._waiter = None
+            self._readers.waiting.discard(self)
 
     def _end(self) -> None:
         """The writer is gone: what is queued can still be read, then the iteration ends."""
@@ -56,8 +89,8 @@ class _Reader:
         self._wake()
 
     def close(self) -> None:
-        """Stop listening. May be called again."""
-        self._forget(self)
+        """Stop listening; what is queued can still be read. May be called again."""
+        self._readers.discard(self)
         self._end()
 
     async def aclose(self) -> None:
@@ -89,8 +122,8 @@ class Subscription(_Reader, Generic[T]):
 
     __slots__ = ("_limit", "_missed", "_queue")
 
-    def __init__(self, limit: int, forget: Callable[[Any], None]) -> None:
-        super().__init__(forget)
+    def __init__(self, limit: int, readers: _Readers[Any]) -> None:
+        super().__init__(readers)
         self._queue: deque[T] = deque()
         self._limit = limit
         self._missed = 0
@@ -117,38 +150,50 @@ class Subscription(_Reader, Generic[T]):
 class EventStream(Generic[T]):
     """One writer, many readers: `publish` never waits, a slow reader harms only itself."""
 
+    __slots__ = ("_backlog", "_callbacks", "_closed", "_readers")
+
     def __init__(self, *, backlog: int = 1024) -> None:
-        self._backlog = backlog
-        self._subscriptions: set[Subscription[T]] = set()
-        self._callbacks: list[Callable[[T], object]] = []
+        self._backlog = _checked_backlog(backlog)
+        self._readers: _Readers[Subscription[T]] = _Readers()
+        self._callbacks: dict[object, Callable[[T], object]] = {}
         self._closed = False
 
     def publish(self, event: T) -> None:
         """Give `event` to every subscriber; a callback that fails is logged and changes nothing."""
-        for subscription in tuple(self._subscriptions):
-            subscription._offer(event)  # first: a callback may publish the next event
-        for callback in tuple(self._callbacks):
+        for reader in self._readers.present():
+            reader._offer(event)  # first: a callback may publish the next event
+        for token, callback in tuple(self._callbacks.items()):
+            if token not in self._callbacks:
+                continue  # a callback before this one took it off
             try:
                 callback(event)
             except Exception:
                 logger.exception("a listener failed on %r", event)
 
     def listen(self, *, backlog: int | None = None) -> Subscription[T]:
-        """Events from now on, for one reader; at most `backlog` wait for it."""
-        subscription = Subscription[T](backlog or self._backlog, self._subscriptions.discard)
+        """Events from now on, for one reader; at most `backlog` wait for it.
+
+        The reader need not be closed: once nobody holds it, it is forgotten.
+        """
+        limit = self._backlog if backlog is None else _checked_backlog(backlog)
+        subscription = Subscription[T](limit, self._readers)
         if self._closed:
             subscription._end()
         else:
-            self._subscriptions.add(subscription)
+            self._readers.add(subscription)
         return subscription
 
     def subscribe(self, callback: Callable[[T], object]) -> Callable[[], None]:
-        """Call `callback` synchronously with each event; returns the function that stops it."""
-        self._callbacks.append(callback)
+        """Call `callback` synchronously with each event; returns the function that stops it.
+
+        After `close` nothing is called any more.
+        """
+        token = object()
+        if not self._closed:
+            self._callbacks[token] = callback
 
         def unsubscribe() -> None:
-            if callback in self._callbacks:
-                self._callbacks.remove(callback)
+            self._callbacks.pop(token, None)
 
         return unsubscribe
 
@@ -156,9 +201,14 @@ class EventStream(Generic[T]):
         """End every iterator after what it still has queued. May be called again."""
         self._closed = True
         self._callbacks.clear()
-        for subscription in tuple(self._subscriptions):
-            subscription._end()
-        self._subscriptions.clear()
+        for reader in self._readers.present():
+            reader.close()
+
+
+def _checked_backlog(backlog: int) -> int:
+    if backlog < 1:
+        raise UsageError(f"a backlog holds one event at least, not {backlog}")
+    return backlog
 
 
 class LiveSubscription(_Reader, Generic[T]):
@@ -166,8 +216,8 @@ class LiveSubscription(_Reader, Generic[T]):
 
     __slots__ = ("_dirty", "_first", "_snapshot")
 
-    def __init__(self, snapshot: Callable[[], T], forget: Callable[[Any], None]) -> None:
-        super().__init__(forget)
+    def __init__(self, snapshot: Callable[[], T], readers: _Readers[Any]) -> None:
+        super().__init__(readers)
         self._snapshot = snapshot
         self._first: tuple[T] | None = (snapshot(),)
         self._dirty = False
@@ -193,28 +243,30 @@ class LiveSubscription(_Reader, Generic[T]):
 class LiveView(Generic[T]):
     """Gives out snapshots lazily: a change costs one flag per reader, whatever the state's size."""
 
+    __slots__ = ("_closed", "_readers", "_snapshot")
+
     def __init__(self, snapshot: Callable[[], T]) -> None:
         self._snapshot = snapshot
-        self._subscriptions: set[LiveSubscription[T]] = set()
+        self._readers: _Readers[LiveSubscription[T]] = _Readers()
         self._closed = False
 
     def changed(self) -> None:
         """Tell the readers that the state changed; they read it when they come to it."""
-        for subscription in self._subscriptions:
-            subscription._mark()
+        if self._readers:
+            for reader in self._readers.present():
+                reader._mark()
 
     def listen(self) -> LiveSubscription[T]:
-        """The state now, then after each burst of changes."""
-        subscription = LiveSubscription[T](self._snapshot, self._subscriptions.discard)
+        """The state now, then after each burst of changes; need not be closed."""
+        subscription = LiveSubscription[T](self._snapshot, self._readers)
         if self._closed:
             subscription._end()
         else:
-            self._subscriptions.add(subscription)
+            self._readers.add(subscription)
         return subscription
 
     def close(self) -> None:
-        """End every iterator. May be called again."""
+        """End every iterator after a change it has not read yet. May be called again."""
         self._closed = True
-        for subscription in tuple(self._subscriptions):
-            subscription._end()
-        self._subscriptions.clear()
+        for reader in self._readers.present():
+            reader.close()
