@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from covey.errors import ClosedError, CoveyError
@@ -274,17 +274,20 @@ class Muxer:
         for handle in (self._flush_handle, self._timer):
             if handle is not None:
                 handle.cancel()
-        for task in self._pairing.values():
-            task.cancel()
+        running = set(self._tasks)
+        self._cancel_soon(self._pairing.values())
         cut = error or (ClosedError("the muxer was destroyed") if self.destroyed else None)
         self.destroyed = True
         ordered = list(owners(self.core.end()))
         for channel in dict.fromkeys([*ordered, *self._channels]):
             channel.stream_closed(cut)
         if cut is not None:
-            current = asyncio.current_task() if self._tasks else None
-            for task in self._tasks - {current}:
-                task.cancel()
+            self._cancel_soon(running - {asyncio.current_task()})
+
+    def _cancel_soon(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        """Cancel tasks after they have begun: one that has not would leave its callback unrun."""
+        for task in tuple(tasks):
+            self._loop.call_soon(task.cancel)
 
     # Channels call these
 

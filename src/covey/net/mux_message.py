@@ -20,6 +20,9 @@ from covey.wire.protomux_frames import Outbox
 
 T = TypeVar("T")
 
+LARGE = 1 << 16
+"""Bytes from which on a message might not fit the frame that is being filled."""
+
 Handler = Callable[[Any], Awaitable[Any] | Any]
 """Gets the decoded value. What it returns is awaited when that is possible."""
 
@@ -85,6 +88,8 @@ class Message(Generic[T]):
         payload = bytearray()
         self._encode_into(payload, value)
         outbox = self._outbox
+        if len(payload) > LARGE:
+            outbox.make_room(len(payload))
         if outbox.channel != self._channel.core.wire_id and not self._channel.start_entries():
             return False
         buffer = outbox.buffer
@@ -107,6 +112,8 @@ class BytesMessage(Message[Any]):
         if type(value) is not bytes:
             value = _as_bytes(value)
         outbox = self._outbox
+        if len(value) > LARGE:
+            outbox.make_room(len(value))
         if outbox.channel != self._channel.core.wire_id and not self._channel.start_entries():
             return False
         buffer = outbox.buffer

@@ -35,6 +35,8 @@ KEPT_OVERHEAD = 512
 """What a kept message counts besides its payload, as in the reference."""
 SMALL_HANDSHAKE = 4096
 """Handshake bytes of a waiting open that count nothing against the pairing backlog."""
+OPEN_ROOM = 1024
+"""What names and numbers of an open may take of a frame."""
 RUN_LENGTH = 1024
 """Messages in one event: bounds what a batch of tiny messages takes while it is delivered."""
 
@@ -68,7 +70,9 @@ class Protomux:
 
     def __init__(self, *, limits: Limits | None = None, gather: bool = True) -> None:
         self._limits = limits or Limits()
-        self.outbox = Outbox(gather=gather, max_batch=self._limits.max_batch)
+        self.outbox = Outbox(
+            gather=gather, max_batch=self._limits.max_batch, max_frame=self._limits.max_frame
+        )
         self._local: dict[int, ChannelCore] = {}
         self._free: list[int] = []
         self._next_id = 1
@@ -147,6 +151,8 @@ class Protomux:
         """
         if channel.local_id or channel.closed:
             raise UsageError(f"channel {channel.protocol!r} was opened before")
+        if len(handshake) > self._limits.max_frame - OPEN_ROOM:
+            raise UsageError(f"a handshake of {len(handshake)} bytes does not fit a frame")
         if channel.remote is None:
             self._take_incoming(channel)
         status = channel.status = self._use_name(channel.name, channel.aliases)
@@ -199,10 +205,10 @@ class Protomux:
     def deliver(self, channel: ChannelCore) -> Iterator[MuxEvent]:
         """What was kept for a channel made from a waiting open: its open, messages, and close."""
         remote = channel.remote
-        if remote is None or remote.flowing or channel.closed:
+        if remote is None or remote.flowing or channel.closed or not channel.local_id:
             return
         channel.opened = True
-        yield ChannelOpened(channel, remote.handshake)
+        yield ChannelOpened(channel, remote.take_handshake())
         while remote.kept and not channel.closed:
             kept, remote.kept = bytes(remote.kept), bytearray()
             yield from self._receive_run(channel, kept, 0, len(kept))
@@ -254,8 +260,11 @@ class Protomux:
 
     def handle_timer(self, now: float) -> Iterator[MuxEvent]:
         """End holds that lasted too long, and reject opens that nobody answered in time."""
-        for token in [token for token, at in self._holds.items() if at <= now]:
+        overdue = [token for token, at in self._holds.items() if at <= now]
+        for token in overdue:
             self.release(token)
+        if overdue and self.outbox.depth == len(self._holds):
+            self.outbox.split()  # younger holds must not keep older replies
         for request in [request for request, at in self._deadlines.items() if at <= now]:
             channel = request.channel
             self._reject(request)
@@ -387,7 +396,7 @@ class Protomux:
             remote = self._add_remote(remote_id, frame[position:end], status)
             remote.channel, channel.remote = channel, remote
             remote.flowing = channel.opened = True
-            yield ChannelOpened(channel, remote.handshake)
+            yield ChannelOpened(channel, remote.take_handshake())
         elif (
             len(self._deadlines) >= self._limits.max_pairing
             or len(self._remote) >= self._limits.max_channels

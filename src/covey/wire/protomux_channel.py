@@ -87,6 +87,11 @@ class RemoteOpen:
         self.kept = bytearray()
         self.cost = 0
 
+    def take_handshake(self) -> bytes:
+        """The handshake, which is not kept any longer."""
+        handshake, self.handshake = self.handshake, b""
+        return handshake
+
 
 class NameStatus:
     """Everything about one name, and about the aliases that lead to it."""

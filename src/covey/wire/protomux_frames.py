@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from covey.errors import UsageError
+from covey.errors import EncodeError, UsageError
 from covey.wire.encoding import encode_uint, read_uint
 from covey.wire.session import Buffer
 
@@ -23,6 +23,10 @@ SILENT: Final = -2
 GATHER_SIZE: Final = 256 * 1024
 """Bytes after which a batch that nobody corked leaves at once: larger ones gain nothing, and would
 keep the remote waiting and push each other out of the processor's cache."""
+
+
+ENTRY_ROOM: Final = 64
+"""What the header of a batch and of an entry may take of a frame."""
 
 
 class Outbox:
@@ -41,6 +45,7 @@ class Outbox:
         "_frames",
         "_gather",
         "_max_batch",
+        "_max_frame",
         "accepting",
         "buffer",
         "channel",
@@ -48,7 +53,7 @@ class Outbox:
         "limit",
     )
 
-    def __init__(self, *, gather: bool, max_batch: int) -> None:
+    def __init__(self, *, gather: bool, max_batch: int, max_frame: int) -> None:
         self.buffer = bytearray()
         self.channel = NOBODY
         self.limit = min(GATHER_SIZE, max_batch) if gather else 0
@@ -56,6 +61,7 @@ class Outbox:
         self.accepting = True
         self._gather = gather
         self._max_batch = max_batch
+        self._max_frame = max_frame
         self._forced = False
         self._frames: list[Buffer] = []
 
@@ -105,6 +111,20 @@ class Outbox:
             if not self._gather:
                 self._finish()
                 self._forced = False
+
+    def make_room(self, size: int) -> None:
+        """Write the batch first when an entry of `size` more bytes would make it too long.
+
+        `EncodeError` when no frame takes so many.
+        """
+        if size > self._max_frame - ENTRY_ROOM:
+            raise EncodeError(f"{size} bytes do not fit a frame of {self._max_frame}")
+        if len(self.buffer) + size > self._max_frame - ENTRY_ROOM:
+            self.split()
+
+    def split(self) -> None:
+        """Let go of the batch although it is corked: splitting one is always right."""
+        self._finish()
 
     def flush(self) -> list[Buffer]:
         """Take the frames that may leave: with the batch, unless that is corked."""
