@@ -6,6 +6,7 @@ It has one step: feed, write, re-arm the timer, deliver. Nothing else touches th
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -22,10 +23,18 @@ from covey.wire.session import (
     TimedOut,
 )
 
+try:  # not on every system
+    import fcntl
+    import termios
+
+    _OUTPUT_QUEUE: int | None = termios.TIOCOUTQ if sys.platform == "linux" else None
+except ImportError:
+    _OUTPUT_QUEUE = None
+
 SCRATCH_SIZE = 256 * 1024
 """Bytes of one read: enough for several 64 KiB messages, small enough to stay in the L2 cache."""
-LARGE = 16 * 1024
-"""From here on copying a buffer into a joined one costs more than its own system call."""
+FIRST_LINGER = 0.005
+"""Seconds until a closing shell looks again whether everything has left; doubled each time."""
 
 _scratches: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 
@@ -84,6 +93,7 @@ class StreamShell(asyncio.BufferedProtocol):
         "_gone",
         "_limits",
         "_loop",
+        "_pause",
         "_reason",
         "_remote_ended",
         "_scratch",
@@ -114,6 +124,7 @@ class StreamShell(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._close_at: float | None = None
+        self._pause = 0.0
         self._reason: CloseReason | None = None
         self._error: CoveyError | None = None
         self._gone = False
@@ -164,15 +175,33 @@ class StreamShell(asyncio.BufferedProtocol):
             return
         self._write_ended = True
         if self._remote_ended:
-            self._finish(CloseReason.REMOTE_END, None)
+            self.close(CloseReason.REMOTE_END)
         else:
             self._transport.set_write_buffer_limits(high=0)  # so that writable means: all has left
             self._transport.write_eof()
 
     def close(self, reason: CloseReason) -> None:
-        """Let what was handed over leave, for at most `Limits.close_timeout`, then close."""
-        if not self.closing:
-            self._finish(reason, None)
+        """Let what was handed over reach the remote, for at most `Limits.close_timeout`; close.
+
+        A system answers bytes that arrive at a closed socket with a reset, and then drops what it
+        has not delivered yet. So the socket stays open until the remote's system has everything
+        or the remote has ended its half; what arrives meanwhile is dropped.
+        """
+        if self.closing:
+            return
+        self._reason = reason
+        transport = self._transport
+        if transport is None:
+            return
+        if self._remote_ended or self._all_left(transport):
+            self._close_within(transport)
+            return
+        if not self._write_ended:
+            self._write_ended = True
+            transport.set_write_buffer_limits(high=0)
+            transport.write_eof()
+        transport.resume_reading()
+        self._close_within(None)
 
     def abort(self, error: CoveyError | None, reason: CloseReason | None = None) -> None:
         """Cut now; what was not sent is lost. A close under way is cut short."""
@@ -214,9 +243,9 @@ class StreamShell(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The remote ended its half; ours stays open until somebody ends it."""
+        self._remote_ended = True
         if self._reason is not None:
             return False
-        self._remote_ended = True
         try:
             events = self._session.receive_eof(self._loop.time())
         except (ProtocolError, HandshakeError) as error:
@@ -224,7 +253,7 @@ class StreamShell(asyncio.BufferedProtocol):
             return False
         self._step(events)
         if self._write_ended and not self.closing:
-            self._finish(CloseReason.LOCAL, None)
+            self.close(CloseReason.LOCAL)
         return not self.closing
 
     def pause_writing(self) -> None:
@@ -236,6 +265,8 @@ class StreamShell(asyncio.BufferedProtocol):
         self.write_paused = False
         if self._reason is None:
             self.owner.shell_writable()
+        elif self._transport is not None and self._all_left(self._transport):
+            self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone: nothing of this shell stays behind."""
@@ -286,7 +317,7 @@ class StreamShell(asyncio.BufferedProtocol):
 
     def _arm(self) -> None:
         """See that the one timer fires in time. It is left alone when it fires too early."""
-        at = self._session.next_timer() if self._close_at is None else self._close_at
+        at = self._session.next_timer() if self._reason is None else None
         if at is None or (self._timer is not None and self._timer_at <= at):
             return
         if self._timer is not None:
@@ -298,13 +329,12 @@ class StreamShell(asyncio.BufferedProtocol):
         self._timer = None
         now = self._loop.time()
         if self._close_at is not None:
-            if now >= self._close_at and self._transport is not None:
-                self._transport.abort()
-        elif self._reason is None:
-            at = self._session.next_timer()
-            if at is not None and at <= now:
-                self._step(self._session.handle_timer(now))
-        if self._transport is not None and (self._reason is None or self._close_at is not None):
+            self._linger(now, self._close_at)
+            return
+        at = self._session.next_timer()
+        if at is not None and at <= now:
+            self._step(self._session.handle_timer(now))
+        if self._reason is None and self._timer is None:
             self._arm()
 
     def _ended(self) -> None:
@@ -327,16 +357,53 @@ class StreamShell(asyncio.BufferedProtocol):
             self._watched.set_timeout(seconds, self._loop.time())
             self._arm()
 
-    def _finish(self, reason: CloseReason, error: CoveyError | None) -> None:
-        self._reason = reason
-        self._error = error
+    # The end
+
+    def _close_within(self, transport: asyncio.Transport | None) -> None:
+        """Begin the time that a close may take; `transport` closes once its buffer is empty."""
+        now = self._loop.time()
+        self._close_at = now + self._limits.close_timeout
+        self._pause = FIRST_LINGER
+        if transport is not None:
+            transport.close()
+            self._linger_until(self._close_at)
+        else:
+            self._linger_until(now + self._pause)
+
+    def _linger(self, now: float, deadline: float) -> None:
+        """Look whether everything has left; cut when the time is over."""
         transport = self._transport
         if transport is None:
             return
-        if transport.get_write_buffer_size():
-            self._close_at = self._loop.time() + self._limits.close_timeout
-            self._arm()
-        transport.close()
+        if now >= deadline:
+            transport.abort()
+            return
+        if self._all_left(transport):
+            transport.close()
+        self._pause *= 2
+        self._linger_until(min(deadline, now + self._pause))
+
+    def _linger_until(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._on_timer)
+
+    def _all_left(self, transport: asyncio.Transport) -> bool:
+        return not transport.get_write_buffer_size() and not _unacknowledged(transport)
+
+
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """Bytes that the remote's system has not confirmed; 0 where this system does not tell."""
+    raw = transport.get_extra_info("socket")
+    if _OUTPUT_QUEUE is None or raw is None:
+        return 0
+    answer = bytearray(4)
+    try:
+        fcntl.ioctl(raw.fileno(), _OUTPUT_QUEUE, answer)
+    except (OSError, ValueError):
+        return 0
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def _reset_error(exc: Exception) -> ClosedError:
