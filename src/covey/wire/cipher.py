@@ -4,10 +4,9 @@ A frame is a 3-byte little-endian length, then one message of libsodium's
 `crypto_secretstream_xchacha20poly1305` without associated data. Whole batches are handled at once:
 `seal` writes its frames into few large buffers, `open_frames` reads every whole frame of a chunk.
 
-Two implementations make the same bytes. `FastSealer` and `FastOpener` call libsodium through
-PyNaCl's private `_sodium` module, which takes pointers into our buffers and so needs no copies, and
-hand large messages to OpenSSL (`bulk_cipher`). `PlainSealer` and `PlainOpener` use only PyNaCl's
-public bindings; they take over when the private module is not what we expect.
+Two implementations make the same bytes. `FastSealer` and `FastOpener` give libsodium pointers into
+our buffers (`sodium`), so nothing is copied, and hand large messages to OpenSSL (`bulk_cipher`).
+`PlainSealer` and `PlainOpener` use only PyNaCl's public bindings, for when there are no pointers.
 """
 
 from __future__ import annotations
@@ -21,25 +20,9 @@ import nacl.bindings
 import nacl.exceptions
 
 from covey.errors import ProtocolError
+from covey.wire import sodium
 from covey.wire.bulk_cipher import BULK_SIZE, BulkCipher, bulk_engine
 from covey.wire.session import Buffer
-
-try:
-    from nacl import _sodium
-
-    _ffi, _lib = _sodium.ffi, _sodium.lib
-
-    _push = _lib.crypto_secretstream_xchacha20poly1305_push
-    _pull = _lib.crypto_secretstream_xchacha20poly1305_pull
-    _init_pull = _lib.crypto_secretstream_xchacha20poly1305_init_pull
-    _rekey = _lib.crypto_secretstream_xchacha20poly1305_rekey
-    _pointer = _ffi.from_buffer
-    _release = _ffi.release
-    _allocate = _ffi.new_allocator(should_clear_after_alloc=False)
-    _NULL = _ffi.NULL
-    HAVE_FAST = True
-except (ImportError, AttributeError):  # another layout of PyNaCl: the public bindings do it
-    HAVE_FAST = False
 
 KEY_SIZE = 32
 HEADER_SIZE = 24
@@ -50,7 +33,7 @@ FRAME_OVERHEAD = PREFIX_SIZE + OVERHEAD
 MAX_BODY = (1 << 24) - 1
 MAX_MESSAGE = MAX_BODY - OVERHEAD
 """Largest plaintext of one frame: 16,777,198 bytes."""
-GROUP_SIZE = 1 << 18
+GROUP_SIZE = 1 << 17
 """Frames are gathered into buffers of about this many bytes."""
 
 TAG_MESSAGE = 0
@@ -116,41 +99,43 @@ class _FastState:
     def __init__(self, key: bytes, header: bytes) -> None:
         if len(key) != KEY_SIZE or len(header) != HEADER_SIZE:
             raise ValueError("a secretstream takes a key of 32 bytes and a header of 24")
-        self._state = _ffi.new("unsigned char[]", _STATE_SIZE)
+        self._state = sodium.ffi.new("unsigned char[]", _STATE_SIZE)
         self._bulk: BulkCipher | None = None
-        _init_pull(self._state, header, key)  # init_push would draw the header itself
+        sodium.secretstream_init_pull(
+            self._state, header, key
+        )  # init_push would draw the header itself
 
     @property
     def state(self) -> bytes:
         """Key, counter and inonce as they stand: secret, for tests."""
-        return bytes(_ffi.buffer(self._state, 44))
+        return bytes(sodium.ffi.buffer(self._state, 44))
 
     @state.setter
     def state(self, value: bytes) -> None:
-        _ffi.buffer(self._state, 44)[:] = value
+        sodium.ffi.buffer(self._state, 44)[:] = value
 
     def _bulk_cipher(self) -> BulkCipher | None:
         """The OpenSSL cipher for the present key, or None without OpenSSL."""
         engine = bulk_engine()
         if engine is None:
             return None
-        key = bytes(_ffi.buffer(self._state, 32))
+        key = bytes(sodium.ffi.buffer(self._state, 32))
         if self._bulk is None or self._bulk.key != key:
             self._bulk = BulkCipher(key, engine)
         return self._bulk
 
     def _nonce(self) -> bytes:
-        return bytes(_ffi.buffer(self._state + 32, 12))
+        return bytes(sodium.ffi.buffer(self._state + 32, 12))
 
     def _advance(self, nonce: bytes, authenticator: bytes, tag: int) -> None:
         """Do to the state what libsodium does after each message."""
         counter = (int.from_bytes(nonce[:4], "little") + 1) & 0xFFFFFFFF
         mixed = int.from_bytes(nonce[4:], "little") ^ int.from_bytes(authenticator[:8], "little")
-        _ffi.buffer(self._state + 32, 12)[:] = counter.to_bytes(4, "little") + mixed.to_bytes(
+        sodium.ffi.buffer(self._state + 32, 12)[:] = counter.to_bytes(4, "little") + mixed.to_bytes(
             8, "little"
         )
         if counter == 0 or tag & TAG_REKEY:
-            _rekey(self._state)
+            sodium.secretstream_rekey(self._state)
 
 
 class FastSealer(_FastState):
@@ -164,8 +149,8 @@ class FastSealer(_FastState):
 
     def _seal_group(self, group: list[bytes | memoryview], size: int, tag: int) -> bytearray:
         out = bytearray(size)
-        target = _pointer(out)
-        state, push, null = self._state, _push, _NULL
+        target = sodium.ffi.from_buffer(out)
+        state, push, null = self._state, sodium.secretstream_push, sodium.ffi.NULL
         offset = 0
         for message in group:
             length = len(message)
@@ -176,7 +161,16 @@ class FastSealer(_FastState):
             elif type(message) is bytes:
                 push(state, target + offset, null, message, length, null, 0, tag)
             else:
-                push(state, target + offset, null, _pointer(message), length, null, 0, tag)
+                push(
+                    state,
+                    target + offset,
+                    null,
+                    sodium.ffi.from_buffer(message),
+                    length,
+                    null,
+                    0,
+                    tag,
+                )
             offset += length + OVERHEAD
         return out
 
@@ -201,20 +195,21 @@ class FastOpener(_FastState):
         self, view: memoryview, start: int, messages: list[bytes], max_body: int = MAX_BODY
     ) -> int:
         """See `Opener`."""
-        source = _pointer(view)
+        source = sodium.ffi.from_buffer(view)
         try:
             return self._open_frames(view, source, start, messages, max_body)
         finally:
             # Python before 3.12.4 crashes when its garbage collector meets a memoryview that is
             # still exported, as one would be in the frames of a kept traceback.
-            _release(source)
+            sodium.release(source)
 
     def _open_frames(
         self, view: memoryview, source: Any, start: int, messages: list[bytes], max_body: int
     ) -> int:
         room, scratch = 0, None
-        tag = _allocate("unsigned char[1]")
-        state, pull, null, buffer, append = self._state, _pull, _NULL, _ffi.buffer, messages.append
+        tag = sodium.allocate("unsigned char[1]")
+        state, pull, null = self._state, sodium.secretstream_pull, sodium.ffi.NULL
+        buffer, append = sodium.ffi.buffer, messages.append
         size = len(view)
         last = size - PREFIX_SIZE
         while start <= last:
@@ -233,7 +228,7 @@ class FastOpener(_FastState):
             if plain > room or scratch is None:
                 # allocated anew per call: kept, it would cost every idle connection its size
                 room = max(plain, BULK_SIZE)
-                scratch = _allocate("unsigned char[]", room)
+                scratch = sodium.allocate("unsigned char[]", room)
             if pull(state, scratch, null, tag, source + body, length, null, 0):
                 raise _forged()
             append(buffer(scratch, plain)[:])
@@ -302,9 +297,9 @@ class PlainOpener:
 
 def make_sealer(key: bytes, header: bytes) -> Sealer:
     """The fastest `Sealer` there is, for a key of 32 bytes and the header that we send (24)."""
-    return FastSealer(key, header) if HAVE_FAST else PlainSealer(key, header)
+    return FastSealer(key, header) if sodium.lib is not None else PlainSealer(key, header)
 
 
 def make_opener(key: bytes, header: bytes) -> Opener:
     """The fastest `Opener` there is, for a key of 32 bytes and the remote's header (24)."""
-    return FastOpener(key, header) if HAVE_FAST else PlainOpener(key, header)
+    return FastOpener(key, header) if sodium.lib is not None else PlainOpener(key, header)

@@ -12,10 +12,10 @@ from hashlib import blake2b, sha512
 from types import MappingProxyType
 
 import nacl.bindings
-import nacl.exceptions
 
 from covey.errors import HandshakeError, UsageError
 from covey.keys import KeyPair
+from covey.wire import sodium
 
 KEY_SIZE = 32
 HASH_SIZE = 64
@@ -43,10 +43,6 @@ _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 _PADDING = bytes(64)
 _INNER_END = _PADDING.translate(_INNER)
 _OUTER_END = _PADDING.translate(_OUTER)
-
-_encrypt = nacl.bindings.crypto_aead_chacha20poly1305_ietf_encrypt
-_decrypt = nacl.bindings.crypto_aead_chacha20poly1305_ietf_decrypt
-_multiply = nacl.bindings.crypto_scalarmult_ed25519_noclamp
 
 
 def _hmac(key: bytes, message: bytes) -> bytes:
@@ -78,8 +74,8 @@ def shared_secret(scalar: bytes, point: bytes) -> bytes:
     curve or outside the prime-order subgroup, those of small order, and an identity result.
     """
     try:
-        return _multiply(scalar, point)
-    except nacl.exceptions.CryptoError as error:
+        return sodium.multiply(scalar, point)
+    except sodium.CryptoError as error:
         raise HandshakeError("the remote sent a point that is no valid public key") from error
 
 
@@ -127,16 +123,16 @@ class SymmetricState:
         if self.k is None:
             self.mix_hash(plaintext)
             return plaintext
-        ciphertext = _encrypt(plaintext, self.h, self._nonce(), self.k)
+        ciphertext = sodium.encrypt(plaintext, self.h, self._nonce(), self.k)
         self.mix_hash(ciphertext)
         return ciphertext
 
     def decrypt_and_hash(self, ciphertext: bytes) -> bytes:
-        """The reverse; `nacl.exceptions.CryptoError` when the tag is wrong."""
+        """The reverse; `sodium.CryptoError` when the tag is wrong."""
         if self.k is None:
             plaintext = ciphertext
         else:
-            plaintext = _decrypt(ciphertext, self.h, self._nonce(), self.k)
+            plaintext = sodium.decrypt(ciphertext, self.h, self._nonce(), self.k)
         self.mix_hash(ciphertext)
         return plaintext
 
@@ -261,7 +257,7 @@ class NoiseHandshake:
             )
         try:
             payload = self._receive(message)
-        except nacl.exceptions.CryptoError as error:
+        except sodium.CryptoError as error:
             raise HandshakeError(
                 f"handshake message {self._turn + 1} failed authentication: "
                 "damaged, or meant for another key"
