@@ -9,6 +9,7 @@ from covey.discovery.source import Report, Timing, Wanted
 from covey.errors import UsageError
 
 HostPort: TypeAlias = tuple[str, int]
+Peers: TypeAlias = Iterable[HostPort]
 Name: TypeAlias = bytes | str
 
 
@@ -22,7 +23,7 @@ class StaticPeers:
 
     def __init__(
         self,
-        peers: Mapping[Name, Iterable[HostPort]] | Iterable[HostPort] = (),
+        peers: Mapping[bytes, Peers] | Mapping[str, Peers] | Mapping[Name, Peers] | Peers = (),
         *,
         timing: Timing | None = None,
     ) -> None:
