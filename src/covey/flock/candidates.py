@@ -28,7 +28,11 @@ ACTIVE = frozenset({State.CONNECTING, State.CONNECTED})
 
 @dataclass(slots=True, eq=False)
 class Candidate:
-    """One host:port found for one channel. `retries` counts failures in a row, `due` is seconds."""
+    """One host:port found for one channel. `retries` counts failures in a row, `due` is seconds.
+
+    `last` tells in words what happened to it last. `key` is the one that the remote must prove,
+    where the application named it.
+    """
 
     host: str
     port: int
@@ -37,6 +41,8 @@ class Candidate:
     state: State = State.IDLE
     retries: int = 0
     due: float | None = None
+    last: str = ""
+    key: bytes | None = None
 
     @property
     def pending(self) -> bool:

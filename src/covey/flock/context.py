@@ -1,0 +1,93 @@
+"""What the parts of a flock share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from covey.address import Address
+from covey.conn.hub import Hub
+from covey.conn.staging import Staging
+from covey.errors import AddressError, ClosedError
+from covey.events import EventStream, LiveView
+from covey.flock.admission import Whitelist
+from covey.flock.candidates import Candidate
+from covey.flock.clock import Clock
+from covey.flock.events import FlockEvent, Peer
+from covey.limits import Limits
+
+
+class Teller(Protocol):
+    """Where the lines for `explain` go; `covey.conn.story.History` is one."""
+
+    def tell(self, peer: Any, step: str, text: str, **fields: Any) -> None:
+        """Add a line to the story of `peer`."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """Settings and services of one flock. `max_connections` 0 is no limit of the flock's own."""
+
+    hub: Hub
+    staging: Staging
+    history: Teller
+    clock: Clock
+    limits: Limits
+    events: EventStream[FlockEvent]
+    live: LiveView[Any]
+    whitelist: Whitelist
+    handshake: str
+    max_connections: int
+    closing: bool = False
+
+    def publish(self, event: FlockEvent) -> None:
+        """Tell the listeners; the counts are up to date when this is called."""
+        self.events.publish(event)
+        self.live.changed()
+
+    def address_of(self, host: str, port: int, key: bytes | None = None) -> str:
+        """The multiserver address under which a place is staged and dialled; empty if none can."""
+        try:
+            return str(Address.net(host, port, self.handshake, key))
+        except AddressError:
+            return ""
+
+    def address(self, candidate: Candidate) -> str:
+        """The multiserver address of a candidate."""
+        return self.address_of(candidate.host, candidate.port, candidate.key)
+
+    def peer(self, candidate: Candidate) -> Peer:
+        """A snapshot of a candidate."""
+        return Peer(
+            host=candidate.host,
+            port=candidate.port,
+            channel=candidate.name,
+            retries=candidate.retries,
+            source=candidate.source,
+            address=self.address(candidate),
+        )
+
+    def tell(self, candidate: Candidate, step: str, text: str, **fields: Any) -> None:
+        """Add a line to the story of a candidate."""
+        candidate.last = text
+        address = self.address(candidate)
+        if address:
+            self.history.tell(
+                address, step, text, stranger=candidate.source != "application", **fields
+            )
+
+    def stage(self, candidate: Candidate, data: Mapping[str, Any]) -> None:
+        """Show a candidate in the staging pool."""
+        address = self.address(candidate)
+        if address:
+            with contextlib.suppress(ClosedError):  # a given pool may be closed before us
+                self.staging.stage(address, data, from_network=True, source=candidate.source)
+
+    def unstage(self, candidate: Candidate) -> None:
+        """Take a candidate out of the staging pool."""
+        address = self.address(candidate)
+        if address:
+            with contextlib.suppress(ClosedError):
+                self.staging.unstage(address)

@@ -1,0 +1,510 @@
+"""`Flock`: join a topic, find its peers, keep one connection to each (discovery-swarm 6.1.0).
+
+What is decided is decided in `policy`; the candidates live in `Pursuit`, the connections in
+`Roster`. This file holds them together: listening, topics, the public face and the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import replace
+from typing import Literal, Self, TypeAlias, overload
+
+from covey.address import Address
+from covey.conn.hub import Hub
+from covey.conn.hub_events import Connected as HubConnected
+from covey.conn.hub_events import HubEvent
+from covey.conn.staging import Staging
+from covey.conn.story import Story
+from covey.discovery.channel import Channel, PeerFound
+from covey.discovery.dns import DnsDiscovery
+from covey.errors import ClosedError, CoveyError, UsageError
+from covey.events import EventStream, LiveSubscription, LiveView, Subscription
+from covey.flock import policy
+from covey.flock.admission import Whitelist, canonical_host
+from covey.flock.candidates import Candidate
+from covey.flock.clock import Clock, LoopClock
+from covey.flock.context import Context
+from covey.flock.events import (
+    FlockClosed,
+    FlockError,
+    FlockEvent,
+    Listening,
+    Peer,
+    PeerRejected,
+)
+from covey.flock.hooks import ConnectHook, RawHandshake, StreamHook
+from covey.flock.outcomes import Outcomes
+from covey.flock.own_addresses import OwnAddresses
+from covey.flock.policy import NameHash, Reason
+from covey.flock.pursuit import Pursuit
+from covey.flock.roster import Handler, Hooks, Roster
+from covey.flock.topic import Topic
+from covey.flock.view import FlockEntry, explain, flock_entries
+from covey.flock.watch import IncomingWatch, OutgoingWatch, info_of
+from covey.keys import KeyPair
+from covey.limits import Limits
+from covey.net.attempt import AttemptObserver
+from covey.net.close_reason import CloseReason
+from covey.net.connection import Connection
+from covey.net.endpoint import Endpoint
+from covey.net.handshakes import default_handshakes
+
+Name: TypeAlias = bytes | str
+PeerPlace: TypeAlias = int | str | tuple[str, int] | Address
+"""A port of 127.0.0.1, a multiserver address, or host and port."""
+
+
+class _Dialler:
+    """The own endpoint as the hub uses it: the raw connection has a budget of its own."""
+
+    def __init__(self, endpoint: Endpoint, connect_timeout: float) -> None:
+        self._endpoint = endpoint
+        self._connect_timeout = connect_timeout
+
+    async def dial(
+        self,
+        address: Address,
+        *,
+        observer: AttemptObserver | None = None,
+        timeout: float | None = None,  # noqa: ARG002 - the hub's covers the handshake too
+    ) -> Connection:
+        """Dial with the flock's own connection timeout."""
+        return await self._endpoint.dial(address, observer=observer, timeout=self._connect_timeout)
+
+
+class Flock:
+    """Peers by topic: discovered, staged, dialled, one connection each, retried when lost.
+
+    `handler(connection)` runs once per connected peer; the connection is closed when it returns.
+    What it raises is logged and published, and ends that connection only.
+
+    `hub`, `staging`, `channel` that are given are used and left open; others are made and closed
+    by the flock. `handshake` is `noise` (default) or `plain` (old swarms; its ids are claims).
+    `stream` and `connect`: see `hooks`; with them the handshake is `raw` unless one is named.
+    `whitelist` holds addresses, networks in CIDR form and host names, for both directions.
+    `max_connections` (0: only `Limits`) counts both directions. `hash` makes topics of names
+    (False: the name itself). `discovery` False asks nobody: peers come by `add_peer`. `host` is
+    where to listen (None: everywhere). No private addresses are taken from `public_sources`.
+    """
+
+    def __init__(
+        self,
+        handler: Handler | None = None,
+        *,
+        key_pair: KeyPair | None = None,
+        id: bytes | None = None,  # noqa: A002 - the original's option
+        handshake: str | None = None,
+        hub: Hub | None = None,
+        staging: Staging | None = None,
+        channel: Channel | None = None,
+        discovery: bool = True,
+        limits: Limits | None = None,
+        whitelist: Iterable[str] = (),
+        max_connections: int = 0,
+        hash: NameHash | Literal[False] | None = None,  # noqa: A002 - the original's option
+        host: str | None = None,
+        stream: StreamHook | None = None,
+        connect: ConnectHook | None = None,
+        connect_timeout: float = policy.CONNECTION_TIMEOUT,
+        handshake_timeout: float = policy.HANDSHAKE_TIMEOUT,
+        public_sources: Collection[str] = (),
+        clock: Clock | None = None,
+    ) -> None:
+        if connect is not None and stream is None:
+            raise UsageError("connect joins what stream made: it needs a stream hook")
+        limits = limits or Limits()
+        handshake = handshake or ("raw" if stream is not None else "noise")
+        self.id = os.urandom(32) if id is None else bytes(id)
+        self._hash = hash
+        self._host = host
+        self._timeout = connect_timeout + handshake_timeout
+        self._own = OwnAddresses()
+        self._topics: dict[bytes, Topic] = {}
+        self._starts: set[asyncio.Task[None]] = set()
+        self._listening: asyncio.Task[tuple[str, int]] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._incoming = IncomingWatch(self._publish)
+        self._owned: list[Hub | Staging | Channel] = []
+        self._endpoint: Endpoint | None = None
+        if hub is None:
+            timed = replace(
+                limits, handshake_timeout=handshake_timeout, connect_timeout=connect_timeout
+            )
+            pair = key_pair or KeyPair.generate()
+            self._endpoint = endpoint = self._make_endpoint(pair, handshake, timed)
+            hub = Hub(key_pair=pair, limits=limits, dialler=_Dialler(endpoint, connect_timeout))
+            self._owned.append(hub)
+        if staging is None:
+            staging = Staging(limits=limits)
+            self._owned.append(staging)
+        if channel is None:
+            channel = Channel((DnsDiscovery(limits=limits),) if discovery else (), limits=limits)
+            self._owned.append(channel)
+        self.hub = hub
+        self.staging = staging
+        self.channel = channel
+        self._context = Context(
+            hub=hub,
+            staging=staging,
+            history=hub.history,
+            clock=clock or LoopClock(),
+            limits=limits,
+            events=EventStream(backlog=limits.event_backlog),
+            live=LiveView(self.entries),
+            whitelist=Whitelist(whitelist),
+            handshake=handshake,
+            max_connections=max_connections,
+        )
+        self._roster = Roster(
+            self._context,
+            own_id=self.id,
+            own_key=hub.public_key or b"",
+            hooks=Hooks(handler, stream, connect, handshake_timeout),
+        )
+        self._pursuit = Pursuit(
+            self._context,
+            self._roster,
+            dial=self._dial if stream is None else self._dial_apart,
+            is_own=lambda host, port: (host, port) in self._own,
+            public_sources=frozenset(public_sources),
+            share=stream is None,
+        )
+        self._roster.report_to(Outcomes(self._context, self._pursuit))
+        self._unsubscribe = [channel.subscribe(self._peer_found)]
+        if self._endpoint is None:
+            self._unsubscribe.append(hub.subscribe(self._hub_told))
+
+    def _make_endpoint(self, pair: KeyPair, handshake: str, limits: Limits) -> Endpoint:
+        return Endpoint(
+            key_pair=pair,
+            limits=limits,
+            id=self.id,
+            handshake=handshake,
+            handshakes={**default_handshakes(), "raw": RawHandshake()},
+            on_connection=self._accepted,
+            admit=self._admit,
+            observer=self._incoming,
+        )
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    # What it is
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing is not None
+
+    @property
+    def key_pair(self) -> KeyPair | None:
+        """The key pair that this flock proves; None when the given hub has none."""
+        return self.hub.key_pair
+
+    @property
+    def queued(self) -> int:
+        """Candidates that wait to be dialled."""
+        return self._pursuit.queued
+
+    @property
+    def connecting(self) -> int:
+        """Attempts under way and connections in their handshake, both directions."""
+        return self._pursuit.attempts + len(self._incoming) + self._roster.pending
+
+    @property
+    def connected(self) -> int:
+        """Connected peers."""
+        return self._roster.connected
+
+    @property
+    def total_connections(self) -> int:
+        """`connecting` and `connected` together."""
+        return self.connecting + self.connected
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """The connections of the connected peers, oldest first."""
+        return tuple(record.connection for record in self._roster.registered())
+
+    @property
+    def topics(self) -> tuple[Topic, ...]:
+        """The joined channels."""
+        return tuple(self._topics.values())
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port at which it listens, None before."""
+        task = self._listening
+        done = task is not None and task.done() and not task.cancelled() and not task.exception()
+        return task.result() if task is not None and done else None
+
+    # Joining
+
+    @overload
+    def listen(self) -> Subscription[FlockEvent]: ...
+    @overload
+    def listen(self, port: int, *, host: str | None = None) -> Awaitable[tuple[str, int]]: ...
+    def listen(
+        self, port: int | None = None, *, host: str | None = None
+    ) -> Subscription[FlockEvent] | Awaitable[tuple[str, int]]:
+        """With a port (0: any free one) `listen_on`, as in the original; without, the events."""
+        if port is None:
+            return self._context.events.listen()
+        return self.listen_on(host, port)
+
+    async def listen_on(self, host: str | None = None, port: int = 0) -> tuple[str, int]:
+        """Accept connections; returns host and port. The first `join` does it if nobody did.
+
+        `host` None is the one given to the flock. Raises `ConnectError` when it fails, which is
+        also told as an `error` event, and `UsageError` when it listens at another port already.
+        """
+        self._check_open()
+        if self._listening is None:
+            self._listening = asyncio.create_task(
+                self._listen(host or self._host, port), name="flock listen"
+            )
+        place = await asyncio.shield(self._listening)
+        if port not in (0, place[1]):
+            raise UsageError(f"this flock listens at port {place[1]} already")
+        return place
+
+    async def _listen(self, host: str | None, port: int) -> tuple[str, int]:
+        try:
+            if self._endpoint is not None:
+                place = await self._endpoint.listen(host, port)
+            else:
+                place = await self.hub.listen_on(host, port)
+        except (CoveyError, OSError) as error:
+            self._listening = None  # another port may do
+            self._publish(FlockError(error))
+            raise
+        self._own.add(*place)
+        self._publish(Listening(*place))
+        return place
+
+    async def join(self, name: Name, *, announce: bool = True, lookup: bool = True) -> Topic:
+        """Join a channel: announce this flock under `name`, look for others, or both.
+
+        Listens first if nobody called `listen`. Joining again returns the same `Topic`, and
+        changes how it is joined if that differs. Returns when the first round has begun;
+        `await topic.flushed()` waits for its end. Raises `ConnectError` when listening fails and
+        `ClosedError` when the channel is left, or the flock closed, meanwhile.
+        """
+        self._check_open()
+        if not (announce or lookup):
+            raise UsageError("join announces, looks up, or both")
+        raw = policy.name_bytes(name)
+        topic = self._topics.get(raw)
+        if topic is None:
+            topic = Topic(self, raw, policy.topic_of(raw, self._hash))
+            self._topics[raw] = topic
+        if topic.change(announce=announce, lookup=lookup):
+            start = asyncio.create_task(self._start(topic), name=f"flock join {raw!r}")
+            self._starts.add(start)
+            start.add_done_callback(self._starts.discard)
+        await topic.started()
+        return topic
+
+    async def _start(self, topic: Topic) -> None:
+        """Have a topic joined as it says it should be."""
+        try:
+            _, port = await self.listen_on()
+            if not topic.left:
+                topic.enter(
+                    self.channel.join(
+                        topic.name,
+                        port=port if topic.announce else None,
+                        announce=topic.announce,
+                        hash=self._hash,
+                    )
+                )
+        except (CoveyError, OSError) as error:
+            if self._topics.get(topic.name) is topic:
+                del self._topics[topic.name]
+            topic.end(error)
+
+    def leave(self, name: Name) -> bool:
+        """Leave a channel, however it was joined; False when it was not.
+
+        Its queue, retries and dials are cancelled; connections stay. A `join` or `flushed` that
+        still waits gets `ClosedError`.
+        """
+        self._check_open()
+        raw = policy.name_bytes(name)
+        topic = self._topics.pop(raw, None)
+        if topic is not None:
+            topic.end(ClosedError(f"left {raw!r}"))
+        self._pursuit.leave(raw)
+        return topic is not None
+
+    # Peers
+
+    def add_peer(self, name: Name, peer: PeerPlace) -> bool:
+        """Dial a peer for a channel, which need not be joined; False when that is refused.
+
+        A ban by `remove_peer` is lifted; one because it is this node itself is not. A refusal is
+        told as `peer-rejected`: whitelist, banned, duplicate, and what `Reason` lists.
+        """
+        self._check_open()
+        raw, (host, port, key) = policy.name_bytes(name), _place(peer)
+        self._pursuit.lift(raw, host, port)
+        return self._pursuit.found(raw, host, port, "application", key)
+
+    def remove_peer(self, name: Name, peer: PeerPlace) -> None:
+        """Never dial this address for the channel again, until `add_peer` names it.
+
+        A connection that is open stays, and the peer may still connect to us: an address says
+        nothing about where a peer comes from. Use the whitelist to keep hosts out.
+        """
+        self._check_open()
+        host, port, _ = _place(peer)
+        self._pursuit.ban(policy.name_bytes(name), host, port)
+
+    def explain(self, peer: PeerPlace | bytes | Peer) -> Story:
+        """What is remembered of a peer (place, address or key), and what comes next."""
+        self._check_open()
+        if isinstance(peer, Peer):
+            peer = (peer.host, peer.port)
+        if isinstance(peer, bytes) or (isinstance(peer, Address) and peer.host is None):
+            return self.hub.explain(peer)
+        host, port, key = _place(peer)
+        return explain(self._context, self._pursuit, canonical_host(host), port, key)
+
+    def entries(self) -> tuple[FlockEntry, ...]:
+        """Every candidate, then the peers that connected to us from elsewhere."""
+        return flock_entries(self._context, self._pursuit, self._roster)
+
+    def live_entries(self) -> LiveSubscription[tuple[FlockEntry, ...]]:
+        """`entries` now, then once after each burst of changes."""
+        self._check_open()
+        return self._context.live.listen()
+
+    # Events
+
+    def subscribe(self, callback: Callable[[FlockEvent], object]) -> Callable[[], None]:
+        """Call `callback` with each event as it happens; returns the function that stops it."""
+        self._check_open()
+        return self._context.events.subscribe(callback)
+
+    def _publish(self, event: FlockEvent) -> None:
+        self._context.publish(event)
+
+    # Dialling
+
+    async def _dial(self, candidate: Candidate, watch: OutgoingWatch) -> Connection:
+        """Through the hub, which shares a dial or a connection that it has."""
+        address = self._context.address(candidate)
+        data = {"source": candidate.source, "topic": candidate.name}
+        return await self.hub.connect(address, data, observer=watch, timeout=self._timeout)
+
+    async def _dial_apart(self, candidate: Candidate, watch: OutgoingWatch) -> Connection:
+        """A connection of its own, also beside another to the same address (`stream` hook)."""
+        if self._endpoint is None:
+            return await self._dial(candidate, watch)
+        address = self._context.address(candidate)
+        connection = await self._endpoint.dial(Address.parse(address), observer=watch)
+        self.hub.accept(connection)
+        return connection
+
+    # Accepting
+
+    def _admit(self, host: str, port: int) -> str | None:
+        """Why a raw connection from `host` is refused, or None."""
+        reason, text = self._refusal(host)
+        if reason is None:
+            return None
+        self._publish(PeerRejected(Peer(canonical_host(host), port, None), reason, text))
+        return text
+
+    def _refusal(self, host: str) -> tuple[Reason | None, str]:
+        if not self._context.whitelist.allows(host):
+            return Reason.WHITELIST, f"{host} is not on the whitelist"
+        if self._roster.full:
+            return Reason.MAX_CONNECTIONS, "enough peers are connected"
+        return None, ""
+
+    def _accepted(self, connection: Connection) -> None:
+        """The own endpoint completed the handshake of an accepted connection."""
+        self._incoming.done(connection.attempt)
+        self._roster.arrive_later(connection, info_of(connection, None))
+        if not connection.closed:
+            self.hub.accept(connection)
+
+    def _hub_told(self, event: HubEvent) -> None:
+        """A given hub accepted a connection: what its endpoint did not ask is asked here."""
+        if not isinstance(event, HubConnected) or event.details.via != "incoming":
+            return
+        connection = event.details.connection
+        host, port = connection.remote_address
+        reason, text = self._refusal(host)
+        if reason is not None:
+            self._publish(PeerRejected(Peer(host, port, None), reason, text))
+            connection.start_close(CloseReason.REFUSED)
+            return
+        self._roster.arrive_later(connection, info_of(connection, None))
+
+    def _peer_found(self, found: PeerFound) -> None:
+        topic = self._topics.get(found.name)
+        if topic is not None and topic.lookup:
+            self._pursuit.found(found.name, found.host, found.port, found.source)
+
+    # The end
+
+    async def close(self) -> None:
+        """Leave every channel and close what the flock made. May be called again.
+
+        Tells the end of every connection, then `close`; returns when no task, timer or socket of
+        the flock is left. What was given at the start stays open.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="flock close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._context.closing = True
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        for topic in tuple(self._topics.values()):
+            topic.end(ClosedError("the flock was closed"))
+        self._topics.clear()
+        starting = (*self._starts, *filter(None, [self._listening]))
+        for task in starting:
+            task.cancel()
+        await asyncio.gather(*starting, return_exceptions=True)
+        await self._pursuit.close()
+        if self._endpoint is not None:
+            await self._endpoint.close()
+        await self._roster.close()
+        for owned in reversed(self._owned):
+            closing = owned.close()
+            if closing is not None:
+                await closing
+        self._publish(FlockClosed())
+        self._context.events.close()
+        self._context.live.close()
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise ClosedError("this flock is closed")
+
+
+def _place(peer: PeerPlace) -> tuple[str, int, bytes | None]:
+    """Host, port and key of a peer in any of the forms that `add_peer` takes."""
+    if isinstance(peer, int):
+        return "127.0.0.1", peer, None
+    if isinstance(peer, str):
+        peer = Address.parse(peer)
+    if isinstance(peer, Address):
+        if peer.host is None or peer.port is None:
+            raise UsageError(f"no host and port in {peer}")
+        step = peer.handshake
+        return peer.host, peer.port, step.key if step is not None else None
+    host, port = peer
+    return host, port, None

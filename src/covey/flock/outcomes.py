@@ -1,0 +1,48 @@
+"""What becomes of candidates when something happened to a connection."""
+
+from __future__ import annotations
+
+from covey.flock.context import Context
+from covey.flock.events import Peer, PeerBanned
+from covey.flock.policy import Reason
+from covey.flock.pursuit import Pursuit
+from covey.flock.roster import Record
+
+
+class Outcomes:
+    """Passes what the roster tells on to the pursuit; a `RosterOwner`."""
+
+    def __init__(self, context: Context, pursuit: Pursuit) -> None:
+        self._context = context
+        self._pursuit = pursuit
+
+    def peer_connected(self, record: Record) -> None:
+        """All that led to this peer is connected now."""
+        self._pursuit.connected(record.candidates)
+
+    def peer_lost(self, record: Record) -> None:
+        """Try again if this side had dialled."""
+        error = record.connection.close_error
+        self._pursuit.lost(record.candidates, record.origin, error)
+
+    def met_self(self, record: Record) -> None:
+        """Ban the address; an accepted connection has none that could be dialled."""
+        if record.origin is not None:
+            self._pursuit.met_self(record.origin)
+        else:
+            peer = Peer(record.info.host, record.info.port, None)
+            self._context.publish(PeerBanned(peer, Reason.DETECTED_SELF))
+
+    def attempt_failed(self, record: Record, error: Exception) -> None:
+        """Treat a `stream` hook that failed like a failed attempt."""
+        if record.origin is not None:
+            self._pursuit.failed(record.origin, error)
+
+    def no_room(self, record: Record) -> None:
+        """Wait for the next release."""
+        if record.origin is not None:
+            self._pursuit.requeue(record.origin)
+
+    def slot_free(self) -> None:
+        """Somebody may be dialled."""
+        self._pursuit.kick()

@@ -1,0 +1,429 @@
+"""The candidates of a flock: found, queued, dialled, tried again, dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from covey.errors import (
+    AddressError,
+    ConnectTimeout,
+    CoveyError,
+    SelfConnection,
+)
+from covey.flock import policy
+from covey.flock.admission import Bans, DialBudget, canonical_host, is_private, undialable
+from covey.flock.candidates import Candidate, CandidateTable, DialQueue, State
+from covey.flock.clock import Timer
+from covey.flock.context import Context
+from covey.flock.events import (
+    ConnectFailed,
+    Connecting,
+    ConnectionInfo,
+    PeerBanned,
+    PeerDiscovered,
+    PeerDropped,
+    PeerRejected,
+)
+from covey.flock.policy import Reason
+from covey.flock.watch import OutgoingWatch, info_of
+from covey.net.connection import Connection
+
+logger = logging.getLogger("covey.flock")
+
+
+class Ring(Protocol):
+    """What a pursuit needs to know of the connections there are."""
+
+    @property
+    def connected(self) -> int:
+        """Connected peers."""
+
+    @property
+    def pending_outgoing(self) -> int:
+        """Dialled connections that are not their peer's yet."""
+
+    async def arrive(
+        self, connection: Connection, info: ConnectionInfo, origin: Candidate | None
+    ) -> None:
+        """Take a connection whose handshake is over."""
+
+    def adopt(self, candidate: Candidate) -> bool:
+        """Whether a peer is connected that was reached by this candidate's address."""
+
+
+class Pursuit:
+    """Decides whom to dial when, by the rules in `policy`, `admission` and `candidates`.
+
+    `dial(candidate, watch)` makes the connection; with `share` one connection to an address
+    serves all channels that know it. `is_own(host, port)` knows this node's own
+    listening addresses; from sources in `public_sources` no private addresses are taken.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        ring: Ring,
+        *,
+        dial: Callable[[Candidate, OutgoingWatch], Awaitable[Connection]],
+        is_own: Callable[[str, int], bool],
+        public_sources: frozenset[str],
+        share: bool,
+    ) -> None:
+        limits = context.limits
+        self._context = context
+        self._ring = ring
+        self._dial = dial
+        self._is_own = is_own
+        self._public_sources = public_sources
+        self._share = share
+        self._bans = Bans()
+        self._table = CandidateTable(
+            per_channel=limits.max_candidates, ports_per_host=limits.max_ports_per_host
+        )
+        self._queue = DialQueue()
+        self._budget: DialBudget | None = None
+        self._attempts: set[Candidate] = set()
+        self._timers: dict[Candidate, Timer] = {}
+        self._kick_timer: Timer | None = None
+        self._kicking = False
+        self._tasks: dict[Candidate, asyncio.Task[None]] = {}
+
+    @property
+    def queued(self) -> int:
+        """Candidates that wait to be dialled; those that wait for a retry are not among them."""
+        return len(self._queue)
+
+    @property
+    def attempts(self) -> int:
+        """Dials and handshakes under way."""
+        return len(self._attempts)
+
+    def candidates(self) -> list[Candidate]:
+        """All candidates of all channels."""
+        return list(self._table)
+
+    def at(self, host: str, port: int) -> list[Candidate]:
+        """The candidates of all channels with that address."""
+        return self._table.at(host, port)
+
+    def outlook(self, host: str, port: int) -> tuple[str | None, str | None]:
+        """State of an address over all channels, and what happens to it next by itself."""
+        found = self._table.at(host, port)
+        for candidate in found:
+            if candidate.state is State.WAITING and candidate.due is not None:
+                left = max(0.0, candidate.due - self._context.clock.now())
+                return str(candidate.state), f"attempt {candidate.retries + 1} in {left:.1f} s"
+            if candidate.state is State.QUEUED:
+                return str(candidate.state), "it is dialled when its turn comes"
+        return (str(found[0].state) if found else None), None
+
+    # Found, banned, left
+
+    def found(
+        self, name: bytes, host: str, port: int, source: str, key: bytes | None = None
+    ) -> bool:
+        """A source, or the application, names a peer; True when it is (again) to be dialled.
+
+        `key` is the one it must prove, if the caller knows it.
+        """
+        host = canonical_host(host)
+        candidate = self._table.get(name, host, port)
+        refusal = self._refusal(name, host, port, source)
+        if refusal is None and candidate is not None and candidate.pending:
+            refusal = Reason.DUPLICATE, f"it is {candidate.state} already"
+        if refusal is None and candidate is None and (full := self._table.refusal(name, host)):
+            refusal = full, "enough candidates are known"
+        shown = candidate or Candidate(host=host, port=port, name=name, source=source)
+        if refusal is not None:
+            self._reject(shown, *refusal)
+            return False
+        if candidate is None:
+            self._take_in(shown)
+        if key is not None:
+            shown.key = key
+        if self._share and self._ring.adopt(shown):
+            shown.state = State.CONNECTED
+            self._reject(shown, Reason.DUPLICATE, "connected already")
+            return False
+        self._context.stage(shown, self._stage_data(shown))
+        self._context.tell(shown, "found", f"found by {source}", source=source, channel=name)
+        shown.state = State.QUEUED
+        self._queue.push(shown)
+        self._context.publish(PeerDiscovered(self._context.peer(shown)))
+        self.kick()
+        return True
+
+    def ban(self, name: bytes, host: str, port: int) -> None:
+        """Dial it no more for this channel; a connection that is open stays."""
+        host = canonical_host(host)
+        self._bans.add(host, port, name, Reason.APPLICATION)
+        candidate = self._table.get(name, host, port)
+        shown = candidate or Candidate(host=host, port=port, name=name, source="application")
+        if candidate is not None and candidate.state is not State.CONNECTED:
+            self._forget(candidate)
+        self._context.tell(shown, "banned", "banned by the application", reason="application")
+        self._context.publish(PeerBanned(self._context.peer(shown), Reason.APPLICATION))
+
+    def lift(self, name: bytes, host: str, port: int) -> bool:
+        """Take back the application's ban."""
+        return self._bans.lift(canonical_host(host), port, name)
+
+    def leave(self, name: bytes) -> None:
+        """Cancel the queue, the retries and the dials of a channel; connections stay."""
+        for candidate in self._table.of(name):
+            self._forget(candidate)
+        self.kick()
+
+    def _refusal(self, name: bytes, host: str, port: int, source: str) -> tuple[Reason, str] | None:
+        """Why an address may not be dialled at all."""
+        if (text := undialable(host, port)) is not None:
+            return Reason.UNDIALABLE, text
+        if not self._context.address_of(host, port):
+            return Reason.UNDIALABLE, f"no address names {host!r}"
+        if not self._context.whitelist.allows(host):
+            return Reason.WHITELIST, f"{host} is not on the whitelist"
+        if (banned := self._bans.reason(host, port, name)) is not None:
+            return Reason.BANNED, f"banned: {banned}"
+        if self._is_own(host, port):
+            return Reason.OWN_ADDRESS, "this flock listens there itself"
+        if source in self._public_sources and is_private(host):
+            return Reason.PRIVATE_ADDRESS, f"{source} cannot know a private address"
+        return None
+
+    def _reject(self, candidate: Candidate, reason: Reason, text: str) -> None:
+        if reason is not Reason.DUPLICATE:
+            self._context.tell(candidate, "rejected", f"not dialled: {text}", reason=str(reason))
+        self._context.publish(PeerRejected(self._context.peer(candidate), reason, text))
+
+    def _take_in(self, candidate: Candidate) -> None:
+        pushed = self._table.add(candidate)
+        if pushed is not None:
+            self._forget(pushed)
+
+    def _stage_data(self, candidate: Candidate) -> dict[str, Any]:
+        """What the staging pool shows; the topics of all channels that know the address."""
+        known = self._table.at(candidate.host, candidate.port)
+        channels = tuple(sorted({one.name for one in (*known, candidate)}))
+        kind = "lan" if is_private(candidate.host) else "internet"
+        return {
+            "type": kind,
+            "source": candidate.source,
+            "topic": candidate.name,
+            "topics": channels,
+        }
+
+    def _forget(self, candidate: Candidate) -> None:
+        """Drop every plan that involves a candidate."""
+        self._table.remove(candidate)
+        self._queue.remove(candidate)
+        self._cancel_retry(candidate)
+        if (task := self._tasks.get(candidate)) is not None:
+            task.cancel()
+        if not self._table.at(candidate.host, candidate.port):
+            self._context.unstage(candidate)
+        candidate.state = State.IDLE
+
+    # The queue
+
+    def kick(self) -> None:
+        """Dial as many as the limits allow; called on every release."""
+        if self._kicking:
+            return  # a listener of `connecting` called back in
+        self._kicking = True
+        try:
+            for _ in range(len(self._queue)):
+                if not self._may_dial():
+                    break
+                candidate = self._queue.pop()
+                if candidate is not None:
+                    self._start_or_wait(candidate)
+        finally:
+            self._kicking = False
+
+    def _may_dial(self) -> bool:
+        context = self._context
+        limits = context.limits
+        busy = len(self._attempts)
+        total = self._ring.connected + self._ring.pending_outgoing + busy
+        if context.closing or busy >= limits.max_dials:
+            return False
+        if 0 < context.max_connections <= total:
+            return False
+        now = context.clock.now()
+        if self._budget is None:
+            rate = limits.dials_per_second
+            self._budget = DialBudget(rate=rate, burst=max(1.0, rate / 2), now=now)
+        wait = self._budget.wait(now)
+        if wait > 0 and self._kick_timer is None:
+            self._kick_timer = context.clock.call_at(now + wait, self._kick_again)
+        return wait == 0
+
+    def _kick_again(self) -> None:
+        self._kick_timer = None
+        self.kick()
+
+    def _start_or_wait(self, candidate: Candidate) -> None:
+        """Dial, unless the same address is connected, or being dialled, for another channel."""
+        others = self._table.at(candidate.host, candidate.port) if self._share else []
+        if self._share and self._ring.adopt(candidate):
+            candidate.state = State.CONNECTED
+            self._reject(candidate, Reason.DUPLICATE, "connected already, for another channel")
+        elif any(other.state is State.CONNECTING for other in others):
+            self._queue.push(candidate)
+        else:
+            self._start(candidate)
+
+    def _start(self, candidate: Candidate) -> None:
+        if self._budget is not None:
+            self._budget.take()
+        candidate.state = State.CONNECTING
+        candidate.due = None
+        self._attempts.add(candidate)
+        candidate.last = f"attempt {candidate.retries + 1}"  # the hub tells the story of the dial
+        self._context.publish(Connecting(self._context.peer(candidate)))
+        task = asyncio.get_running_loop().create_task(
+            self._attempt(candidate), name=f"flock dial {candidate.host}:{candidate.port}"
+        )
+        self._tasks[candidate] = task
+        task.add_done_callback(lambda _: self._tasks.pop(candidate, None))
+
+    async def _attempt(self, candidate: Candidate) -> None:
+        watch = OutgoingWatch(self._context, candidate, self._attempts.discard)
+        try:
+            connection = await self._dial(candidate, watch)
+        except SelfConnection:
+            self._attempts.discard(candidate)
+            self.met_self(candidate)
+            self.kick()
+        except asyncio.CancelledError:
+            self._attempts.discard(candidate)
+            self.kick()
+            raise
+        except CoveyError as error:
+            self._end_attempt(candidate, watch, error)
+        except Exception as error:  # the edge of the task: a hub may be given
+            logger.exception("dialling %s:%d failed", candidate.host, candidate.port)
+            self._end_attempt(candidate, watch, error)
+        else:
+            self._attempts.discard(candidate)
+            await self._ring.arrive(connection, info_of(connection, candidate), candidate)
+
+    def _end_attempt(self, candidate: Candidate, watch: OutgoingWatch, error: Exception) -> None:
+        self._attempts.discard(candidate)
+        if self._context.closing:
+            return
+        if not watch.reached:
+            timedout = isinstance(error, ConnectTimeout)
+            peer = self._context.peer(candidate)
+            self._context.publish(ConnectFailed(peer, timedout, error))
+        self.failed(candidate, error)
+        self.kick()
+
+    # What becomes of a candidate
+
+    def failed(self, candidate: Candidate, error: Exception | None) -> None:
+        """An attempt failed, or the connection was lost: plan the next one, or drop the peer."""
+        if self._context.closing or not self._table.knows(candidate):
+            candidate.state = State.IDLE
+            return
+        candidate.retries += 1
+        wait = policy.retry_wait(candidate.retries)
+        if isinstance(error, AddressError):
+            wait = None  # the same address will not become valid
+        text = str(error) if error is not None else "the connection ended"
+        self._context.tell(candidate, "failed", text, error=error)
+        if wait is None:
+            self._context.tell(
+                candidate, "dropped", f"given up after {candidate.retries} failures", error=error
+            )
+            peer = self._context.peer(candidate)
+            candidate.state = State.IDLE
+            self._forget(candidate)
+            self._context.publish(PeerDropped(peer))
+            return
+        candidate.state = State.WAITING
+        candidate.due = self._context.clock.now() + wait
+        self._context.stage(candidate, self._stage_data(candidate))
+        self._context.tell(
+            candidate, "retry", f"next attempt in {wait:g} s", wait=wait, error=error
+        )
+        due = candidate.due
+        self._timers[candidate] = self._context.clock.call_at(due, lambda: self._retry(candidate))
+
+    def connected(self, candidates: list[Candidate]) -> None:
+        """One peer is connected, and these led to it; so do others with the same addresses."""
+        for candidate in tuple(candidates):
+            alike = self._table.at(candidate.host, candidate.port) if self._share else []
+            candidates += [one for one in alike if one not in candidates]
+        for candidate in candidates:
+            self._queue.remove(candidate)
+            self._cancel_retry(candidate)
+            candidate.state = State.CONNECTED
+            candidate.retries = 0
+            candidate.last = "connected"
+            self._context.unstage(candidate)
+
+    def lost(
+        self, candidates: list[Candidate], origin: Candidate | None, error: Exception | None
+    ) -> None:
+        """The connection of a peer ended; with `origin`, which this side dialled, try again.
+
+        When its channel was left, another channel that knows the address takes over.
+        """
+        for candidate in candidates:
+            if candidate.state is State.CONNECTED:
+                candidate.state = State.IDLE
+        if origin is None:
+            return
+        place = origin.host, origin.port
+        heirs = [origin, *(one for one in candidates if (one.host, one.port) == place)]
+        chosen = next((one for one in heirs if self._table.knows(one)), None)
+        if chosen is not None and chosen.state is State.IDLE:
+            self.failed(chosen, error)
+
+    def requeue(self, candidate: Candidate) -> None:
+        """There was no room for its connection: wait for the next release."""
+        if self._table.knows(candidate):
+            candidate.state = State.QUEUED
+            self._queue.push(candidate)
+
+    def met_self(self, candidate: Candidate) -> None:
+        """The address leads back to this node: never dial it again."""
+        key = candidate.host, candidate.port
+        self._bans.add(*key, candidate.name, Reason.DETECTED_SELF)
+        candidate.state = State.IDLE
+        candidate.retries = 0
+        self._forget(candidate)
+        self._context.tell(candidate, "banned", "it is this very node", reason="detected-self")
+        self._context.publish(PeerBanned(self._context.peer(candidate), Reason.DETECTED_SELF))
+
+    def _retry(self, candidate: Candidate) -> None:
+        self._timers.pop(candidate, None)
+        candidate.due = None
+        candidate.state = State.QUEUED
+        self._queue.push(candidate)
+        self.kick()
+
+    def _cancel_retry(self, candidate: Candidate) -> None:
+        timer = self._timers.pop(candidate, None)
+        candidate.due = None
+        if timer is not None:
+            timer.cancel()
+
+    async def close(self) -> None:
+        """Cancel every plan and wait for the dials to be over."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        if self._kick_timer is not None:
+            self._kick_timer.cancel()
+        tasks = tuple(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._attempts.clear()
+        while self._queue.pop() is not None:
+            pass

@@ -1,0 +1,408 @@
+"""The connections of a flock: one per peer, its handler, and what happens when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Protocol
+
+from covey.errors import HandshakeError, HandshakeTimeout
+from covey.flock import policy
+from covey.flock.candidates import Candidate
+from covey.flock.clock import Timer
+from covey.flock.context import Context
+from covey.flock.events import (
+    Connected,
+    ConnectionClosed,
+    ConnectionInfo,
+    HandlerFailed,
+    HandshakeTimedOut,
+    Peer,
+    PeerRejected,
+    RedundantConnection,
+)
+from covey.flock.hooks import ConnectHook, StreamHook, StreamIdentity
+from covey.flock.policy import Cause, Link, Reason
+from covey.flock.registry import Outcome, Registry
+from covey.net.close_reason import CloseReason
+from covey.net.connection import Connection
+
+logger = logging.getLogger("covey.flock")
+
+Handler = Callable[[Any], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the application runs on connections, and how long `stream` and `connect` may take."""
+
+    handler: Handler | None
+    stream: StreamHook | None
+    connect: ConnectHook | None
+    timeout: float
+
+
+class Stage(StrEnum):
+    """How far a connection is."""
+
+    IDENTIFYING = "identifying"
+    HELD = "held"
+    REGISTERED = "registered"
+    ENDING = "ending"
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """One connection. `origin` is the candidate that was dialled, `candidates` all that led here.
+
+    `seen` is the count of bytes read when somebody last looked, and when it had last changed.
+    """
+
+    connection: Connection
+    info: ConnectionInfo
+    origin: Candidate | None
+    stage: Stage = Stage.IDENTIFYING
+    link: Link | None = None
+    candidates: list[Candidate] = field(default_factory=list)
+    handler: asyncio.Task[None] | None = None
+    timer: Timer | None = None
+    seen: tuple[int, float] = (0, 0.0)
+    finished: bool = False
+
+
+class RosterOwner(Protocol):
+    """Who is told what becomes of candidates."""
+
+    def peer_connected(self, record: Record) -> None:
+        """The record's peer is connected, by the registered connection `record`."""
+
+    def peer_lost(self, record: Record) -> None:
+        """The registered connection of a peer ended and none took its place."""
+
+    def met_self(self, record: Record) -> None:
+        """The connection leads back to this node; it is being closed."""
+
+    def attempt_failed(self, record: Record, error: Exception) -> None:
+        """The connection ended before its remote was known."""
+
+    def no_room(self, record: Record) -> None:
+        """The connection is complete, but there are enough."""
+
+    def slot_free(self) -> None:
+        """A connection ended or was registered: somebody may be dialled now."""
+
+
+class Roster:
+    """All connections of a flock from the raw handshake's end on."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        own_id: bytes,
+        own_key: bytes,
+        hooks: Hooks,
+    ) -> None:
+        self._context = context
+        self._own_id = own_id
+        self._own_key = own_key
+        self._hooks = hooks
+        self._registry = Registry()
+        self._records: dict[int, Record] = {}
+        self._by_link: dict[int, Record] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def report_to(self, owner: RosterOwner) -> None:
+        """Tell `owner` what becomes of candidates. Called once, before anything else."""
+        self._owner = owner
+
+    # What it is asked
+
+    @property
+    def connected(self) -> int:
+        """Registered connections."""
+        return len(self._registry)
+
+    @property
+    def pending(self) -> int:
+        """Connections whose handshake is over, but not yet, or not any more, their peer's."""
+        waiting = (Stage.IDENTIFYING, Stage.HELD)
+        return sum(record.stage in waiting for record in self._records.values())
+
+    @property
+    def pending_outgoing(self) -> int:
+        """Those of `pending` that this side dialled."""
+        waiting = (Stage.IDENTIFYING, Stage.HELD)
+        return sum(
+            record.stage in waiting and record.info.initiator for record in self._records.values()
+        )
+
+    @property
+    def full(self) -> bool:
+        """Whether no further peer may be connected."""
+        allowed = self._context.max_connections
+        return 0 < allowed <= self.connected
+
+    def registered(self) -> list[Record]:
+        """The connected peers, oldest first."""
+        return [self._by_link[link.id] for link in self._registry]
+
+    def all(self) -> list[Record]:
+        """Every connection that has not ended."""
+        return list(self._records.values())
+
+    def find(self, connection: Connection) -> Record | None:
+        """The record of a connection that has not ended."""
+        return self._records.get(connection.id)
+
+    def adopt(self, candidate: Candidate) -> bool:
+        """Whether a peer is connected that was reached by this address; then it belongs to it."""
+        place = candidate.host, candidate.port
+        for record in self.registered():
+            if any((one.host, one.port) == place for one in record.candidates):
+                record.candidates.append(candidate)
+                return True
+        return False
+
+    # A connection arrives
+
+    async def arrive(
+        self, connection: Connection, info: ConnectionInfo, origin: Candidate | None
+    ) -> None:
+        """Take a connection whose handshake is over: learn its id, decide, register or close it."""
+        record = Record(connection, info, origin)
+        self._records[connection.id] = record
+        connection.on_close(lambda _: self._closed(record))
+        if self._hooks.stream is None:
+            self._identified(record, StreamIdentity())
+            return
+        try:
+            async with asyncio.timeout(self._hooks.timeout):
+                told = await self._hooks.stream(connection, info)
+                identity = (
+                    told if isinstance(told, StreamIdentity) else StreamIdentity(remote_id=told)
+                )
+                if self._hooks.connect is not None:
+                    stream = await self._hooks.connect(connection, info)
+                    record.info = replace(record.info, stream=stream)
+        except TimeoutError:
+            self._context.publish(HandshakeTimedOut(record.info))
+            connection.abort(HandshakeTimeout("the stream hook did not finish in time"))
+        except asyncio.CancelledError:
+            connection.abort(None, CloseReason.SHUTDOWN)
+            raise
+        except Exception as error:  # noqa: BLE001 - the application's hook ends here
+            logger.info("the stream hook failed on %r: %s", connection, error)
+            connection.abort(HandshakeError(f"the stream hook failed: {error}"))
+        else:
+            self._identified(record, identity)
+
+    def arrive_later(self, connection: Connection, info: ConnectionInfo) -> None:
+        """`arrive` for an accepted connection: at once, or in a task of its own with a hook."""
+        if self._hooks.stream is None:
+            # Nothing waits without a hook, so the coroutine runs to its end in one step.
+            _run(self.arrive(connection, info, None))
+        else:
+            self._own(self.arrive(connection, info, None), f"flock stream {connection.id}")
+
+    def _identified(self, record: Record, identity: StreamIdentity) -> None:
+        if record.finished or record.connection.closed:
+            return
+        link = self._link(record, identity)
+        record.link = link
+        record.info = replace(
+            record.info,
+            id=identity.remote_id or record.connection.remote_id or record.connection.remote_key,
+            key=record.connection.remote_key,
+        )
+        self._by_link[link.id] = record
+        existing = self._registry.get(link.theirs)
+        if existing is None and self.full and link.theirs != link.mine:
+            self._refuse(record)
+            return
+        now = self._context.clock.now()
+        silent = existing is not None and self._is_silent(self._by_link[existing.id], now)
+        decision = self._registry.offer(link, now=now, silent=silent)
+        other = self._by_link.get(decision.other.id) if decision.other else None
+        if decision.outcome is Outcome.SELF:
+            self._end(record, CloseReason.SELF)
+            self._owner.met_self(record)
+        elif decision.outcome is Outcome.REGISTERED:
+            self._register(record)
+        elif other is not None and decision.cause is not None:
+            self._resolve(record, other, decision.outcome, decision.cause)
+
+    def _link(self, record: Record, identity: StreamIdentity) -> Link:
+        """What the rules need: keys where they are proven, claimed ids otherwise."""
+        connection = record.connection
+        proven = connection.remote_key is not None and identity.remote_id is None
+        if proven:
+            theirs, mine = connection.remote_key or b"", self._own_key
+        else:
+            theirs = identity.remote_id or connection.remote_id or b""
+            mine = identity.own_id or self._own_id
+        return Link(
+            id=connection.id,
+            type=record.info.type,
+            initiator=record.info.initiator,
+            mine=policy.peer_key(mine, identity.channel),
+            theirs=policy.peer_key(theirs, identity.channel),
+            opened_at=self._context.clock.now(),
+            proven=proven,
+        )
+
+    def _is_silent(self, record: Record, now: float) -> bool:
+        """Whether nothing came for longer than a living peer's keep-alives allow."""
+        keep_alive = self._context.limits.keep_alive
+        read = record.connection.bytes_read
+        if read != record.seen[0]:
+            record.seen = (read, now)
+        expected = record.connection.handshake == "noise" and keep_alive > 0
+        return expected and now - record.seen[1] >= policy.SILENCE * max(1.0, keep_alive / 15)
+
+    def _resolve(self, new: Record, other: Record, outcome: Outcome, cause: Cause) -> None:
+        """Two connections of one peer: `other` was there before."""
+        if outcome is Outcome.REPLACED:
+            new.candidates, other.candidates = other.candidates, []
+            self._end(other, CloseReason.REDUNDANT)
+            self._context.publish(RedundantConnection(other.connection, other.info, cause))
+            self._register(new)
+            return
+        if new.origin is not None:
+            other.candidates.append(new.origin)
+            self._owner.peer_connected(other)
+        if outcome is Outcome.HELD:
+            new.stage = Stage.HELD
+            when = self._context.clock.now() + policy.HOLD
+            new.timer = self._context.clock.call_at(when, lambda: self._let_go(new, cause))
+        else:
+            self._drop(new, cause)
+
+    def _let_go(self, record: Record, cause: Cause) -> None:
+        """The remote did not end the other connection: drop this one."""
+        record.timer = None
+        if record.link is not None and self._registry.is_held(record.link):
+            self._registry.remove(record.link)
+            self._drop(record, cause)
+
+    def _drop(self, record: Record, cause: Cause) -> None:
+        self._end(record, CloseReason.REDUNDANT)
+        self._context.publish(RedundantConnection(record.connection, record.info, cause))
+
+    def _refuse(self, record: Record) -> None:
+        host, port = record.info.host, record.info.port
+        self._end(record, CloseReason.LIMIT)
+        text = f"{self._context.max_connections} peers are connected already"
+        peer = Peer(host, port, record.info.channel)
+        self._context.publish(PeerRejected(peer, Reason.MAX_CONNECTIONS, text))
+        self._owner.no_room(record)
+
+    def _register(self, record: Record) -> None:
+        record.stage = Stage.REGISTERED
+        record.seen = (record.connection.bytes_read, self._context.clock.now())
+        if record.origin is not None and record.origin not in record.candidates:
+            record.candidates.append(record.origin)
+        self._owner.peer_connected(record)
+        self._context.publish(Connected(record.connection, record.info))
+        # A listener may have closed it; then there is nobody to handle.
+        if self._hooks.handler is not None and not record.finished and not self._context.closing:
+            name = f"flock handler {record.connection.id}"
+            record.handler = self._own(self._handle(self._hooks.handler, record), name)
+
+    # The application's handler
+
+    async def _handle(self, handler: Handler, record: Record) -> None:
+        connection = record.connection
+        try:
+            await handler(connection if record.info.stream is None else record.info.stream)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            if not (connection.closed and error.__class__.__name__ == "ClosedError"):
+                logger.exception("the handler of %r failed", connection)
+                self._context.publish(HandlerFailed(connection, record.info, error))
+        else:
+            record.origin = None  # this side is done with the peer: no retry
+        finally:
+            connection.start_close()
+
+    # A connection ends
+
+    def _end(self, record: Record, reason: CloseReason) -> None:
+        """Close a connection that is not, or no longer, its peer's."""
+        record.stage = Stage.ENDING
+        record.connection.start_close(reason)
+
+    def _closed(self, record: Record) -> None:
+        """The socket is closed: the lists first, then the event, then what follows."""
+        record.finished = True
+        stage, record.stage = record.stage, Stage.ENDING
+        self._records.pop(record.connection.id, None)
+        if record.timer is not None:
+            record.timer.cancel()
+        successor = self._forget_link(record)
+        self._see_handler_out(record)
+        error = record.connection.close_error
+        self._context.publish(ConnectionClosed(record.info, record.connection, error))
+        if stage is Stage.IDENTIFYING:
+            self._owner.attempt_failed(record, error or HandshakeError("closed too early"))
+        elif stage is Stage.REGISTERED and successor is not None:
+            self._promote(successor, record)
+        elif stage is Stage.REGISTERED:
+            self._owner.peer_lost(record)
+        self._owner.slot_free()
+
+    def _forget_link(self, record: Record) -> Record | None:
+        if record.link is None:
+            return None
+        successor = self._registry.remove(record.link)
+        self._by_link.pop(record.link.id, None)
+        return self._by_link.get(successor.id) if successor is not None else None
+
+    def _promote(self, record: Record, ended: Record) -> None:
+        """The remote ended the other connection: this one is the peer's now."""
+        if record.timer is not None:
+            record.timer.cancel()
+            record.timer = None
+        record.candidates, ended.candidates = ended.candidates, []
+        self._register(record)
+
+    def _see_handler_out(self, record: Record) -> None:
+        """Let a handler read what is left, but not outlive its connection for long."""
+        task = record.handler
+        if task is not None and not task.done():
+            when = self._context.clock.now() + self._context.limits.close_timeout
+            timer = self._context.clock.call_at(when, task.cancel)
+            task.add_done_callback(lambda _: timer.cancel())
+
+    # Tasks
+
+    def _own(self, work: Any, name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """Cancel handlers and hooks, close every connection, wait for all of it."""
+        for record in self.all():
+            if record.timer is not None:
+                record.timer.cancel()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        closing = [record.connection for record in self.all()]
+        await asyncio.gather(*(each.close(CloseReason.SHUTDOWN) for each in closing))
+
+
+def _run(work: Any) -> None:
+    """Run a coroutine that never waits."""
+    try:
+        work.send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("this coroutine was not meant to wait")

@@ -1,0 +1,98 @@
+"""Turns what the endpoint tells of handshakes into the flock's events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from covey.errors import ConnectError, HandshakeTimeout, SelfConnection
+from covey.flock.candidates import Candidate
+from covey.flock.context import Context
+from covey.flock.events import (
+    ConnectionClosed,
+    ConnectionInfo,
+    FlockEvent,
+    HandshakeTimedOut,
+    Handshaking,
+    Peer,
+    PeerBanned,
+)
+from covey.flock.policy import Kind, Reason
+from covey.net.attempt import Attempt
+from covey.net.connection import Connection
+
+
+def _info(attempt: Attempt, candidate: Candidate | None) -> ConnectionInfo:
+    return ConnectionInfo(
+        attempt=attempt.id,
+        type=cast("Kind", attempt.type),
+        initiator=attempt.initiator,
+        host=candidate.host if candidate else attempt.host,
+        port=candidate.port if candidate else attempt.port,
+        channel=candidate.name if candidate else None,
+    )
+
+
+def info_of(connection: Connection, candidate: Candidate | None) -> ConnectionInfo:
+    """The information of a connection whose id is not known yet."""
+    return _info(connection.attempt, candidate)
+
+
+class OutgoingWatch:
+    """Observes the dial of one candidate; `reached` tells whether a raw connection was up.
+
+    `release` is called before `connection-closed` is published, so that the counts are right.
+    """
+
+    def __init__(
+        self, context: Context, candidate: Candidate, release: Callable[[Candidate], object]
+    ) -> None:
+        self.reached = False
+        self._context = context
+        self._candidate = candidate
+        self._release = release
+
+    def handshaking(self, attempt: Attempt) -> None:
+        """The raw connection is up."""
+        self.reached = True
+        self._context.tell(self._candidate, "handshaking", "reached, shaking hands")
+        self._context.publish(Handshaking(_info(attempt, self._candidate)))
+
+    def handshake_failed(self, attempt: Attempt, error: ConnectError) -> None:
+        """The raw connection is closed again."""
+        info = _info(attempt, self._candidate)
+        self._release(self._candidate)
+        if isinstance(error, HandshakeTimeout):
+            self._context.publish(HandshakeTimedOut(info))
+        self._context.publish(ConnectionClosed(info, None, error))
+
+
+class IncomingWatch:
+    """Observes and counts the handshakes of accepted connections."""
+
+    def __init__(self, publish: Callable[[FlockEvent], object]) -> None:
+        self._publish = publish
+        self._under_way: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def handshaking(self, attempt: Attempt) -> None:
+        """Somebody connected."""
+        self._under_way.add(attempt.id)
+        self._publish(Handshaking(_info(attempt, None)))
+
+    def done(self, attempt: Attempt) -> None:
+        """The handshake is over, the connection has been handed on."""
+        self._under_way.discard(attempt.id)
+
+    def handshake_failed(self, attempt: Attempt, error: ConnectError) -> None:
+        """The raw connection is closed again."""
+        self._under_way.discard(attempt.id)
+        info = _info(attempt, None)
+        if isinstance(error, SelfConnection):
+            peer = Peer(info.host, info.port, None)
+            self._publish(PeerBanned(peer, Reason.DETECTED_SELF))
+        if isinstance(error, HandshakeTimeout):
+            self._publish(HandshakeTimedOut(info))
+        self._publish(ConnectionClosed(info, None, error))
