@@ -78,12 +78,15 @@ class ScriptedDialler:
         self.pending.append((address, future))
         self.started.set()
         try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            if self.stubborn:  # swallows the cancellation and answers after all
-                return await future
-            raise
+            while True:
+                try:
+                    return await asyncio.shield(future)
+                except asyncio.CancelledError:
+                    self.cancelled += 1
+                    if not self.stubborn:  # else it swallows every cancellation and answers
+                        if future.done() and future.exception() is None:
+                            future.result().end()  # nobody else will: it was never given out
+                        raise
         finally:
             self.pending = [entry for entry in self.pending if entry[1] is not future]
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import re
 import weakref
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
@@ -143,18 +144,19 @@ async def test_upstream_unstage_something_never_staged() -> None:
 async def test_close_ends_both_kinds_of_stream() -> None:
     staging = Staging()
     events, live = staging.listen(), staging.live_entries()
-    waiting = asyncio.gather(anext(events, "end"), _last(live))
+    waiting = asyncio.gather(_all(events), _last(live))
     await asyncio.sleep(0)
     staging.close()
     async with asyncio.timeout(5):
-        assert await waiting == ["end", ()]
+        assert await waiting == [[], ()]
+
+
+async def _all(events: Subscription[Any]) -> list[Any]:
+    return [event async for event in events]
 
 
 async def _last(live: LiveSubscription[Any]) -> Any:
-    last = None
-    async for last in live:
-        pass
-    return last
+    return [snapshot async for snapshot in live][-1]
 
 
 async def test_leaving_the_context_closes() -> None:
@@ -234,7 +236,8 @@ async def test_a_listener_that_stages_while_the_pool_is_full_keeps_the_bound() -
 @pytest.mark.parametrize("wrong", [None, 5, b"net:h:1~noise", ["net:h:1"]])
 async def test_what_is_no_text_is_a_type_error(wrong: Any) -> None:
     staging = Staging()
-    for call in (staging.stage, staging.unstage, staging.get):
+    calls: list[Callable[[Any], Any]] = [staging.stage, staging.unstage, staging.get]
+    for call in calls:
         with pytest.raises(TypeError):
             call(wrong)
 
@@ -243,7 +246,8 @@ async def test_closed_is_told_before_the_address_is_judged() -> None:
     staging = Staging()
     staging.close()
     wrong: Any = None
-    for call in (staging.stage, staging.unstage, staging.get):
+    calls: list[Callable[[Any], Any]] = [staging.stage, staging.unstage, staging.get]
+    for call in calls:
         with pytest.raises(ClosedError):
             call(wrong)
 
