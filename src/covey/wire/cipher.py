@@ -207,7 +207,6 @@ class FastOpener(_FastState):
         self, view: memoryview, source: Any, start: int, messages: list[bytes], max_body: int
     ) -> int:
         room, scratch = 0, None
-        tag = sodium.allocate("unsigned char[1]")
         state, pull, null = self._state, sodium.secretstream_pull, sodium.ffi.NULL
         buffer, append = sodium.ffi.buffer, messages.append
         size = len(view)
@@ -227,9 +226,9 @@ class FastOpener(_FastState):
                 continue
             if plain > room or scratch is None:
                 # allocated anew per call: kept, it would cost every idle connection its size
-                room = max(plain, BULK_SIZE)
+                room = max(plain, min(size, BULK_SIZE))
                 scratch = sodium.allocate("unsigned char[]", room)
-            if pull(state, scratch, null, tag, source + body, length, null, 0):
+            if pull(state, scratch, null, null, source + body, length, null, 0):
                 raise _forged()
             append(buffer(scratch, plain)[:])
         return start

@@ -166,8 +166,8 @@ class SecretStream:
             raise fault(message)
         messages: list[bytes] = []
         try:
-            with memoryview(data) as whole, whole.cast("B") as view:
-                self._read(view, now, messages)
+            with memoryview(data) as view:
+                self._read(view if view.format == "B" else view.cast("B"), now, messages)
         except (HandshakeError, ProtocolError) as error:
             # not the error itself: its traceback leads back here, a cycle for every lost peer
             self._failure = type(error), str(error)
@@ -322,7 +322,7 @@ class SecretStream:
         """
         size = 0
         for message in messages:
-            length = memoryview(message).nbytes
+            length = len(message) if type(message) is bytes else memoryview(message).nbytes
             if length > MAX_MESSAGE:
                 raise LimitError(
                     f"a message of {length} bytes, one frame carries {MAX_MESSAGE}",
