@@ -264,9 +264,14 @@ ALSO_OUTSIDE = (
     "ip link set lo up && ip link add out0 type veth peer name out1 && ip link set out1 up"
     " && ip link set out0 multicast on up && ip address add 192.0.2.1/24 dev out0"
 )
+ALSO_DOWN = ALSO_OUTSIDE + " && ip link set out0 down"
 
 
-@pytest.mark.parametrize("setup", [ONLY_LOOPBACK, ALSO_OUTSIDE], ids=["only-lo", "lo-and-another"])
+@pytest.mark.parametrize(
+    "setup",
+    [ONLY_LOOPBACK, ALSO_OUTSIDE, ALSO_DOWN],
+    ids=["only-lo", "lo-and-another", "lo-and-one-that-is-down"],
+)
 def test_two_processes_of_one_machine_find_each_other(setup: str) -> None:
     if (
         shutil.which("unshare") is None

@@ -218,6 +218,15 @@ def test_too_many_records_are_refused_before_they_are_read() -> None:
         decode_message(with_counts(0, MAX_RECORDS + 1) + one * (MAX_RECORDS + 1))
 
 
+def test_many_short_names_that_lead_to_one_long_name_are_refused() -> None:
+    long_name = b"\x01a" * 100 + b"\x00"
+    first = record(TYPE_TXT, b"", name=long_name)
+    again = record(TYPE_TXT, b"", name=b"\xc0\x0c")
+    assert len(decode_message(with_counts(0, 20) + first + again * 19).answers) == 20
+    with pytest.raises(DecodeError, match="2048 labels"):
+        decode_message(with_counts(0, 21) + first + again * 20)
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -247,3 +256,47 @@ def test_authorities_and_other_types_pass_through() -> None:
     )
     assert decode_message(encode_message(message)) == message
     assert decode_message(encode_message(replace(message, response=True))).response
+
+
+def test_an_independent_implementation_reads_what_we_write() -> None:
+    import dns.message
+
+    for case in VECTORS["messages"]:
+        ours = message_of(case["message"])
+        theirs = dns.message.from_wire(encode_message(ours))
+        assert theirs.id == ours.id
+        assert [q.name.to_text(omit_final_dot=True) for q in theirs.question] == [
+            question.name for question in ours.questions
+        ]
+        assert sum(map(len, theirs.answer)) == len(ours.answers)
+        for group, one in zip(theirs.answer, ours.answers, strict=True):
+            assert group.name.to_text(omit_final_dot=True) == one.name
+            if one.type == TYPE_TXT:
+                assert group[0].strings == one.data
+
+
+def test_we_read_what_an_independent_implementation_writes_compressed() -> None:
+    import dns.message
+    import dns.rrset
+
+    query = dns.message.make_query("one.two.dns-discovery.local", "TXT")
+    theirs = dns.message.make_response(query)
+    theirs.id = 77
+    for section, host in (
+        (theirs.answer, "one.two.dns-discovery.local"),
+        (theirs.authority, "two.dns-discovery.local"),
+        (theirs.additional, "dns-discovery.local"),
+    ):
+        section.append(dns.rrset.from_text(f"{host}.", 9, "IN", "TXT", '"a=1" "b"'))
+        section.append(dns.rrset.from_text(f"{host}.", 9, "IN", "SRV", f"1 2 3 x.{host}."))
+    ours = decode_message(theirs.to_wire())
+    assert (ours.id, ours.response, len(ours.questions)) == (77, True, 1)
+    for ours_section, host in (
+        (ours.answers, "one.two.dns-discovery.local"),
+        (ours.authorities, "two.dns-discovery.local"),
+        (ours.additionals, "dns-discovery.local"),
+    ):
+        assert ours_section == (
+            Record(host, TYPE_TXT, (b"a=1", b"b"), 9),
+            Record(host, TYPE_SRV, Service(3, f"x.{host}", 1, 2), 9),
+        )

@@ -79,17 +79,20 @@ class MulticastRole:
         self._node.want(wanted.topic)
         if wanted.port is not None:
             self._node.announce(wanted.topic, wanted.port)
+        # An interface may have an address and yet be down: then this machine still hears itself.
         failure: OSError | None = None
-        sent = False
-        for interface in self._socket.sending:
-            try:
-                self._ask(wanted.topic, interface)
-                sent = True
-            except OSError as error:
-                failure = error
-                logger.debug("cannot multicast on %s: %s", interface.name, error)
-        if not sent:
-            raise DiscoveryError(f"cannot multicast on any interface: {failure}") from failure
+        for ways in (self._socket.sending, self._socket.joined):
+            sent = False
+            for interface in ways:
+                try:
+                    self._ask(wanted.topic, interface)
+                    sent = True
+                except OSError as error:
+                    failure = error
+                    logger.debug("cannot multicast on %s: %s", interface.name, error)
+            if sent:
+                return
+        raise DiscoveryError(f"cannot multicast on any interface: {failure}") from failure
 
     def leave(self, wanted: Wanted) -> None:
         """Answer for this membership no longer; nothing is sent, the wire has no word for it."""

@@ -31,6 +31,8 @@ MAX_RECORDS = 256
 """Questions and records in one message; ordinary multicast DNS stays well below."""
 MAX_POINTERS = 128
 """Pointers followed in one name: as many as it can have labels."""
+MAX_STEPS = 2048
+"""Labels and pointers read in one message: short names that lead to long ones cost us no time."""
 MAX_NAME = 255
 MAX_LABEL = 63
 _HEADER = 12
@@ -108,8 +110,8 @@ def decode_message(data: Buffer) -> Message:
     """The message in one datagram. Raises `DecodeError` and nothing else.
 
     Bytes after the last record are ignored, as the reference does. Record data that overruns the
-    datagram or its own length refuses the whole message, as do forward pointers and more than
-    `MAX_RECORDS` entries.
+    datagram or its own length refuses the whole message, as do forward pointers, more than
+    `MAX_RECORDS` entries, and more than `MAX_STEPS` labels.
     """
     reader = _Reader(bytes(data))
     if len(reader.data) < _HEADER:
@@ -215,11 +217,12 @@ def _decode_data(reader: _Reader, record_type: int, end: int) -> RecordData:
 class _Reader:
     """A cursor over one datagram."""
 
-    __slots__ = ("data", "position")
+    __slots__ = ("_steps", "data", "position")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.position = 0
+        self._steps = 0
 
     def take(self, size: int) -> bytes:
         end = self.position + size
@@ -240,6 +243,9 @@ class _Reader:
         barrier = self.position
         pointers = 0
         while length := self.unsigned(1):
+            self._steps += 1
+            if self._steps > MAX_STEPS:
+                raise DecodeError(f"more than {MAX_STEPS} labels in one DNS message")
             if length >= 0xC0:
                 target = (length & 0x3F) << 8 | self.unsigned(1)
                 pointers += 1
