@@ -1,0 +1,78 @@
+"""Every bound is documented, sane, and enforced somewhere."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+
+import pytest
+
+from covey.limits import Limits
+from tests.source_tree import read_modules
+
+MODULES = read_modules()
+FIELDS = [field.name for field in dataclasses.fields(Limits)]
+NOT_YET_USED: set[str] = set()
+"""Bounds that nothing enforces so far: this set only shrinks."""
+
+
+def documented_fields() -> set[str]:
+    """Fields of `Limits` with a docstring right after them."""
+    [limits] = [
+        node
+        for node in MODULES["covey.limits"].body
+        if isinstance(node, ast.ClassDef) and node.name == "Limits"
+    ]
+    return {
+        field.target.id
+        for field, text in zip(limits.body, limits.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+def fields_read() -> set[str]:
+    """Names read as attributes of something called limits, anywhere outside `limits.py`."""
+    return {
+        node.attr
+        for name, tree in MODULES.items()
+        if name != "covey.limits"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("limits")
+    }
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_limit_is_documented(name: str) -> None:
+    assert name in documented_fields()
+
+
+def test_every_limit_is_enforced_somewhere() -> None:
+    assert set(FIELDS) - fields_read() <= NOT_YET_USED
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_default_is_a_real_bound(name: str) -> None:
+    value = getattr(Limits(), name)
+    assert isinstance(value, int | float)
+    assert 0 < value < float("inf")
+
+
+def test_limits_are_frozen_and_given_by_name() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Limits().max_frame = 1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Limits(1)  # type: ignore[call-arg]
+    assert dataclasses.replace(Limits(), max_frame=9).max_frame == 9
+
+
+def test_the_defaults_fit_one_another() -> None:
+    limits = Limits()
+    assert limits.max_per_ip < limits.max_incoming < limits.max_connections
+    assert 0 < limits.keep_alive < limits.idle_timeout
+    assert limits.max_staged_per_key < limits.max_staged
+    assert limits.max_batch < limits.max_frame < 1 << 24
+    assert limits.max_handshakes <= limits.max_incoming

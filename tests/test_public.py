@@ -1,0 +1,123 @@
+"""What a reader of the code is promised: contracts on everything public, types, small pieces."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import covey
+from tests.source_tree import PACKAGE, is_package, read_modules
+
+MODULES = read_modules()
+PACKAGES = [name for name in MODULES if is_package(name, MODULES)]
+Definition = ast.FunctionDef | ast.AsyncFunctionDef
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 50
+LARGE = {
+    *("net/mux.py", "net/connection.py", "net/mux_channel.py", "flock/flock.py"),
+    *("wire/protomux.py", "covey.cli.pipe.pipe", "covey.flock.flock.__init__"),
+    *("covey.net.mux.create_channel", "covey.wire.secret_stream.__init__"),
+}
+"""Files and functions above that, each to be split: this set only shrinks."""
+
+
+def public_things() -> Iterator[tuple[str, ast.ClassDef | Definition]]:
+    """Classes and functions of modules, and methods of those classes, without underscore."""
+    for name, tree in MODULES.items():
+        stack: list[tuple[str, ast.AST]] = [(name, tree)]
+        while stack:
+            prefix, node = stack.pop()
+            for child in ast.iter_child_nodes(node):
+                if not isinstance(child, ast.ClassDef | Definition) or child.name.startswith("_"):
+                    continue
+                yield f"{prefix}.{child.name}", child
+                if isinstance(child, ast.ClassDef):
+                    stack.append((f"{prefix}.{child.name}", child))
+
+
+def decorators(node: Definition) -> list[str]:
+    return [ast.unparse(decorator) for decorator in node.decorator_list]
+
+
+def lacks_annotation(node: Definition) -> bool:
+    arguments = node.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    every += [extra for extra in (arguments.vararg, arguments.kwarg) if extra is not None]
+    named = [item for item in every if item.arg not in ("self", "cls")]
+    return node.returns is None or any(item.annotation is None for item in named)
+
+
+def test_there_is_something_to_check() -> None:
+    names = {name for name, _ in public_things()}
+    assert {"covey.address.Address.parse", "covey.events.EventStream.publish"} <= names
+    assert len(names) > 100
+
+
+def test_everything_public_says_what_it_does() -> None:
+    silent = [
+        name
+        for name, node in public_things()
+        if ast.get_docstring(node) is None
+        and not (
+            isinstance(node, Definition)
+            and any(text == "overload" or text.endswith(".setter") for text in decorators(node))
+        )
+    ]
+    assert silent == []
+
+
+def test_everything_public_is_fully_annotated() -> None:
+    loose = [
+        name
+        for name, node in public_things()
+        if isinstance(node, Definition) and lacks_annotation(node)
+    ]
+    assert loose == []
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    assert [name for name, tree in MODULES.items() if ast.get_docstring(tree) is None] == []
+
+
+def test_files_and_functions_stay_small() -> None:
+    long_files = [
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if len(path.read_text(encoding="utf-8").splitlines()) >= MAX_FILE_LINES
+    ]
+    long_functions = [
+        f"{name}.{node.name}"
+        for name, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, Definition)
+        and (node.end_lineno or 0) - node.lineno >= MAX_FUNCTION_LINES
+    ]
+    assert set(long_files) <= LARGE
+    assert set(long_functions) <= LARGE
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_can_be_imported_first(package: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"import {package}"],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", covey.__all__)
+def test_every_name_of_the_public_face_is_there(name: str) -> None:
+    assert getattr(covey, name) is not None
+    assert name in dir(covey)
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = covey.nonsense
