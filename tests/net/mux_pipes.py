@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from covey.errors import CoveyError
+from covey.limits import Limits
+from covey.net.mux import Channel, Muxer
 from covey.net.pipe import MessageConsumer
 from covey.wire.session import Buffer
 
@@ -22,12 +24,14 @@ class RecordingPipe:
         self.error: CoveyError | None = None
         self.closed = False
         self.consumer: MessageConsumer | None = None
+        self.written = asyncio.Event()
 
     def attach(self, consumer: MessageConsumer) -> None:
         self.consumer = consumer
 
     def write_messages(self, messages: list[Buffer]) -> bool:
         self.wire.extend(bytes(message) for message in messages)
+        self.written.set()
         return not self.full
 
     @property
@@ -161,3 +165,40 @@ async def settle(turns: int = 12) -> None:
     """Let the loop run until what is ready has run."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+FOO = bytes.fromhex("00010103666f6f00")
+
+
+def muxers(limits: Limits | None = None, **options: Any) -> tuple[Muxer, Muxer]:
+    left, right = joined_pipes(**options)
+    return Muxer(left, limits), Muxer(right, limits)
+
+
+def pipe_of(mux: Muxer) -> MemoryPipe:
+    pipe = mux._pipe
+    assert isinstance(pipe, MemoryPipe)
+    return pipe
+
+
+def create(mux: Muxer, protocol: str = "foo", **options: Any) -> Channel:
+    channel = mux.create_channel(protocol, **options)
+    assert channel is not None
+    return channel
+
+
+async def opened_pair(
+    left: Muxer, right: Muxer, protocol: str = "foo", **options: Any
+) -> tuple[Channel, Channel]:
+    first, second = create(left, protocol, **options), create(right, protocol, **options)
+    first.open()
+    second.open()
+    async with asyncio.timeout(5):
+        assert await first.fully_opened()
+        assert await second.fully_opened()
+    return first, second
+
+
+def recorded() -> tuple[Muxer, RecordingPipe]:
+    pipe = RecordingPipe()
+    return Muxer(pipe), pipe

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from covey.errors import DecodeError, ProtocolError, UsageError
@@ -142,12 +144,13 @@ def test_names_of_255_bytes_are_taken() -> None:
 
 def test_our_own_names_are_held_to_the_same_bound() -> None:
     mux = plain()
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: mux.create_channel("x" * 256),
         lambda: mux.create_channel("x", id=bytes(256)),
         lambda: mux.create_channel("x", aliases=("y" * 256,)),
         lambda: mux.pair("x" * 256, print),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(UsageError):
             call()
 
