@@ -28,7 +28,6 @@ _PROTOCOL = f'{_NAME}(?::(?:["-9<-}}]++|![!~:;])*+)*+'
 _ALTERNATIVE = f"{_PROTOCOL}(?:~{_PROTOCOL})*+"
 _ADDRESS_PATTERN = re.compile(f"{_ALTERNATIVE}(?:;{_ALTERNATIVE})*+")
 _PORT_PATTERN = re.compile("[1-9][0-9]{0,4}")
-_ESCAPE_PATTERN = re.compile("![!~:;]")
 _SPECIAL_PATTERN = re.compile("[!~:;]")
 # While text is split, escaped characters hide behind controls, which no valid text contains.
 _HIDDEN = {"!!": "\x01", "!~": "\x02", "!:": "\x03", "!;": "\x04"}
@@ -281,7 +280,11 @@ def _refusal(text: str) -> str | None:
 
 
 def _hide(text: str) -> str:
-    return _ESCAPE_PATTERN.sub(lambda pair: _HIDDEN[pair[0]], text) if "!" in text else text
+    """Valid text with its escapes hidden: `!!` first, since a run of `!` pairs up from its left."""
+    if "!" in text:
+        for pair, hidden in _HIDDEN.items():
+            text = text.replace(pair, hidden)
+    return text
 
 
 def _split(text: str) -> tuple[Alternative, ...]:

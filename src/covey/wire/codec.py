@@ -154,7 +154,11 @@ class UintCodec(Codec[int]):
 
     def decode_from(self, reader: Reader) -> int:
         """Take one, of whichever length."""
-        value, reader.start = read_uint(reader.buffer, reader.start, reader.end)
+        start = reader.start
+        if start < reader.end and (first := reader.buffer[start]) < 253:
+            reader.start = start + 1
+            return first
+        value, reader.start = read_uint(reader.buffer, start, reader.end)
         return value
 
 
