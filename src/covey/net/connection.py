@@ -54,6 +54,8 @@ class Connection:
         "_closers",
         "_consumer",
         "_delivery",
+        "_enders",
+        "_end_callbacks",
         "_gone",
         "_held",
         "_holding",
@@ -129,6 +131,8 @@ class Connection:
         self._writers: list[asyncio.Future[None]] = []
         self._closers: list[asyncio.Future[None]] = []
         self._callbacks: list[Callable[[Connection], object]] = []
+        self._enders: list[Callable[[Connection], object]] = []
+        self._end_callbacks: list[Callable[[Connection], object]] = []
         shell.owner = self
 
     def __repr__(self) -> str:
@@ -347,6 +351,33 @@ class Connection:
         else:
             self._callbacks.append(callback)
 
+    @property
+    def unused(self) -> bool:
+        """Whether nobody has read, written or multiplexed it so far, and nothing is kept."""
+        return self._consumer is None and self._inbox is None and not self.messages_written
+
+    def on_remote_end(self, callback: Callable[[Connection], object]) -> None:
+        """Call `callback(connection)` when the remote ends its half; next turn if it has."""
+        if self._remote_ended:
+            self._loop.call_soon(self._run_callback, callback)
+        else:
+            self._end_callbacks.append(callback)
+
+    @property
+    def remote_ended(self) -> bool:
+        """Whether the remote ended its half: what it sent before can still be read."""
+        return self._remote_ended
+
+    def on_end(self, callback: Callable[[Connection], object]) -> None:
+        """Call `callback(connection)` once, when the remote ends its half; in the next turn if it has.
+
+        Not called for a connection that is cut. A callback that fails is logged.
+        """
+        if self._remote_ended:
+            self._loop.call_soon(self._run_callback, callback)
+        else:
+            self._enders.append(callback)
+
     # What the shell calls
 
     def shell_started(self) -> None:
@@ -376,6 +407,11 @@ class Connection:
         if not self._holding and self._consumer is not None:
             self._consumer.pipe_ended()
         self._wake_reader()
+        enders, self._enders = self._enders, []
+        for callback in enders:
+            self._run_callback(callback)
+        for callback in self._end_callbacks:
+            self._run_callback(callback)
 
     def shell_writable(self) -> None:
         """The write backlog drained."""
