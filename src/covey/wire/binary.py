@@ -250,6 +250,8 @@ class BitArrayCodec(Codec[Sequence[bool]]):
 
     def encode_into(self, out: bytearray, value: Sequence[bool]) -> None:
         """Append count and bits."""
+        if not isinstance(value, list | tuple):
+            raise EncodeError(f"a bit array is a list or tuple, not {type(value).__name__}")
         out += encode_uint(len(value))
         packed = bytearray((len(value) + 7) // 8)
         for index, bit in enumerate(value):
@@ -316,18 +318,6 @@ base64 = StringCodec(_encode_base64, lambda data: binascii.b2a_base64(data, newl
 utf16le = StringCodec(lambda text: text.encode("utf-16-le", "surrogatepass"), _decode_utf16)
 ucs2 = utf16le
 
-TYPED_ARRAYS = {
-    "uint16array": "H",
-    "uint32array": "I",
-    "int8array": "b",
-    "int16array": "h",
-    "int32array": "i",
-    "biguint64array": "Q",
-    "bigint64array": "q",
-    "float32array": "f",
-    "float64array": "d",
-}
-"""Names of the typed arrays and their `struct` letters."""
 uint16array = TypedArrayCodec("H")
 uint32array = TypedArrayCodec("I")
 int8array = TypedArrayCodec("b")

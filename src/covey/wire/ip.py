@@ -97,6 +97,8 @@ class IpAddressCodec(Codec[IpAddress]):
 
     def encode_into(self, out: bytearray, value: IpAddress) -> None:
         """Append host and port; a plain `(host, port)` pair will do."""
+        if not isinstance(value, tuple) or len(value) != 2:
+            raise EncodeError(f"an address is a host and a port, not {value!r}")
         host, port = value
         self._host.encode_into(out, host)
         port_codec.encode_into(out, port)
