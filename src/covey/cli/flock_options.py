@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from covey.flock.flock import Flock
+    from covey.flock.topic import Topic
     from covey.net.connection import Connection
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -86,7 +87,7 @@ def split_peer(text: str) -> tuple[str, int]:
 async def open_flock(
     options: FlockOptions, handler: Callable[[Connection], Awaitable[None]]
 ) -> AsyncIterator[Flock]:
-    """A flock that listens and looks where `options` say; closed at the end."""
+    """A flock that will look where `options` say; closed at the end."""
     from covey.cli.identity import load_identity
     from covey.discovery.channel import Channel
     from covey.discovery.dns import DnsDiscovery
@@ -101,5 +102,15 @@ async def open_flock(
         Channel(sources) as channel,
         Flock(handler, key_pair=key_pair, channel=channel, host=options.host) as flock,
     ):
-        await flock.listen_on(port=options.port)
         yield flock
+
+
+async def join(
+    flock: Flock, name: bytes | str, options: FlockOptions, *, announce: bool = True
+) -> Topic:
+    """Listen and join as `options` say, and try the peers that they name."""
+    await flock.listen_on(port=options.port)
+    topic = await flock.join(name, announce=announce)
+    for peer in options.peers:
+        flock.add_peer(name, split_peer(peer))
+    return topic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -40,7 +41,7 @@ def command(key_file: Path | None, as_json: bool, debug: bool) -> None:
         pair = load_identity(key_file)
         file = key_file or default_key_file()
         if as_json:
-            Output(as_json=True, stream=click.get_text_stream("stdout")).event(
+            Output(as_json=True, stream=sys.stdout).event(
                 "identity", public_key=pair.public_key, file=str(file)
             )
         else:

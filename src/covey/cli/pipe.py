@@ -13,17 +13,16 @@ import click
 from covey.cli.flock_options import (
     FlockOptions,
     flock_options,
+    join,
     open_flock,
-    split_peer,
     take_options,
 )
-from covey.cli.output import Output, bytes_text, key_text
+from covey.cli.narrator import narrate
+from covey.cli.output import Output, bytes_text
 from covey.cli.runtime import CommandError, Exit, common_options, run
 
 if TYPE_CHECKING:
     from covey.cli.pipe_runner import PipeRunner, Source
-    from covey.flock.events import FlockEvent
-    from covey.flock.flock import Flock
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 """Letters and digits that are not mistaken for each other when read aloud."""
@@ -111,12 +110,12 @@ async def pipe(
         stop_at_remote_end=typed,
     )
     async with open_flock(options, runner.handle) as flock:
-        narrator = asyncio.create_task(_narrate(flock, output), name="covey.pipe.narrate")
+        narrator = asyncio.create_task(
+            narrate(flock.listen(), output, brief=True), name="covey.pipe.narrate"
+        )
         ticker = asyncio.create_task(_tick(runner, output), name="covey.pipe.tick")
         try:
-            await flock.join(secret.discovery_name)
-            for peer in options.peers:
-                flock.add_peer(secret.discovery_name, split_peer(peer))
+            await join(flock, secret.discovery_name, options)
             output.event(
                 "waiting", "looking for the other side …", port=(flock.address or (0, 0))[1]
             )
@@ -175,43 +174,6 @@ async def _watch(runner: PipeRunner, timeout: float | None, reconnect: float) ->
                 hint="start both sides again; `--reconnect SECONDS` waits longer",
                 code=Exit.LOST,
             ) from None
-
-
-async def _narrate(flock: Flock, output: Output) -> None:
-    """Tell what the flock does, in lines for people or as it is."""
-    async with flock.listen() as events:
-        async for event in events:
-            if event.type == "lagged":
-                continue
-            output.event(event.type, _line(event), **_fields(event))
-
-
-def _fields(event: FlockEvent) -> dict[str, object]:
-    names = [name for name in event.__dataclass_fields__ if name != "type"]
-    return {name: getattr(event, name) for name in names}
-
-
-def _line(event: FlockEvent) -> str:
-    match event.type:
-        case "peer":
-            peer = event.peer
-            return f"found {peer.host}:{peer.port} by {peer.source}"
-        case "connecting":
-            return f"connecting to {event.peer.host}:{event.peer.port}"
-        case "connect-failed":
-            return f"no connection to {event.peer.host}:{event.peer.port}: {event.error}"
-        case "connection":
-            connection, info = event.connection, event.info
-            way = "dialled" if info.initiator else "accepted"
-            kind = connection.address.type or "network"
-            return (
-                f"path: {info.type} to {info.host}:{info.port} ({kind}, {way}), "
-                f"encrypted with {key_text(connection.remote_key)}"
-            )
-        case "handler-failed":
-            return f"that connection failed: {event.error}"
-        case _:
-            return ""
 
 
 async def _tick(runner: PipeRunner, output: Output) -> None:

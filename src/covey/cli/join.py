@@ -1,0 +1,144 @@
+"""`covey join`: who is there under a topic, as a table that updates in place."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from covey.cli.flock_options import (
+    FlockOptions,
+    flock_options,
+    join,
+    open_flock,
+    take_options,
+)
+from covey.cli.narrator import narrate
+from covey.cli.output import Output, bytes_text, key_text
+from covey.cli.runtime import Exit, common_options, run
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from covey.events import Subscription
+    from covey.flock.events import FlockEvent
+    from covey.flock.flock import Flock
+    from covey.net.connection import Connection
+
+REFRESH = 0.5
+"""Seconds between two looks at the byte counters; states change at once."""
+
+
+@click.command("join")
+@click.argument("topic")
+@click.option("--for", "duration", type=float, metavar="SECONDS", help="Leave after so long.")
+@click.option("--look-only", is_flag=True, help="Find others without being found.")
+@flock_options
+@common_options
+def command(
+    topic: str, duration: float | None, look_only: bool, as_json: bool, debug: bool, **values: Any
+) -> None:
+    """Join TOPIC and watch: discovered, staged, connecting, connected, and why not.
+
+    Interrupt to leave. Where the output is no terminal, each event is a line.
+    """
+    options = take_options(values)
+
+    async def work() -> Exit:
+        output = Output(as_json=as_json, stream=sys.stdout)
+        async with open_flock(options, _stay) as flock:
+            events = flock.listen()
+            showing = asyncio.create_task(
+                _show(flock, topic, output, events), name="covey.join.show"
+            )
+            try:
+                await _follow(flock, topic, options, output, duration, announce=not look_only)
+            finally:
+                showing.cancel()
+                await asyncio.gather(showing, return_exceptions=True)
+        return Exit.OK
+
+    run(work, debug=debug)
+
+
+async def _follow(
+    flock: Flock,
+    topic: str,
+    options: FlockOptions,
+    output: Output,
+    duration: float | None,
+    *,
+    announce: bool,
+) -> None:
+    joined = await join(flock, topic, options, announce=announce)
+    output.event("joined", topic=topic, port=flock.address and flock.address[1])
+    await joined.flushed()
+    output.event("flushed", "the first round of discovery is over")
+    try:
+        async with asyncio.timeout(duration):
+            await asyncio.get_running_loop().create_future()
+    except TimeoutError:
+        return
+
+
+async def _stay(connection: Connection) -> None:
+    """Keep a connection, and its muxer ready, until the peer ends it."""
+    connection.mux  # noqa: B018 - made here: it answers what the peer opens
+    await connection.wait_closed()
+
+
+async def _show(flock: Flock, topic: str, output: Output, events: Subscription[FlockEvent]) -> None:
+    if output.as_json or not output.stream.isatty():
+        await narrate(events, output)
+        return
+    events.close()
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(
+        _table(flock, topic), console=Console(file=output.stream), auto_refresh=False
+    ) as live:
+        async with flock.live_entries() as states:
+            changes = aiter(states)
+            waiting = asyncio.ensure_future(anext(changes))
+            try:
+                while not flock.closed:
+                    await asyncio.wait((waiting,), timeout=REFRESH)
+                    if waiting.done():
+                        waiting.result()
+                        waiting = asyncio.ensure_future(anext(changes))
+                    live.update(_table(flock, topic), refresh=True)
+            finally:
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+
+
+def _table(flock: Flock, topic: str) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    entries = flock.entries()
+    port = flock.address[1] if flock.address else "…"
+    table = Table(
+        title=f"{escape(topic)} · port {port} · {len(flock.staging)} staged · "
+        f"{flock.queued} queued · {flock.connecting} connecting · {flock.connected} connected",
+        title_justify="left",
+        caption=None if entries else "nobody found yet; looking every few seconds",
+        caption_justify="left",
+    )
+    for heading in ("peer", "found by", "state", "key", "in", "out", "what happened"):
+        table.add_column(heading, overflow="fold")
+    for entry in entries:
+        connection = entry.connection
+        table.add_row(
+            f"{entry.peer.host}:{entry.peer.port}",
+            entry.peer.source or "it called us",
+            str(entry.state),
+            key_text(connection.remote_key) if connection else "",
+            bytes_text(connection.bytes_read) if connection else "",
+            bytes_text(connection.bytes_written) if connection else "",
+            escape(entry.text),
+        )
+    return table
