@@ -32,7 +32,17 @@ class ScriptedLink:
         self.close_text = ""
         self.hold = False
         self.closes: list[asyncio.Future[None]] = []
+        self.unused = True
+        self._end_callbacks: list[Callable[[Any], object]] = []
         self._callbacks: list[Callable[[Any], object]] = []
+
+    def on_remote_end(self, callback: Callable[[Any], object]) -> None:
+        self._end_callbacks.append(callback)
+
+    def half_end(self) -> None:
+        """The remote ends its half."""
+        for callback in self._end_callbacks:
+            callback(self)
 
     def on_close(self, callback: Callable[[Any], object]) -> None:
         self._callbacks.append(callback)

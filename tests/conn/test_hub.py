@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from covey.address import Address
+from covey.conn import hub_machine
 from covey.conn.hub import Hub
 from covey.conn.hub_entry import OTHER_TIMEOUT, TYPE_TIMEOUTS
 from covey.conn.hub_events import (
@@ -53,7 +54,7 @@ class Play:
 
     def __init__(self, **options: Any) -> None:
         self.dialler: Any = options.pop("dialler", None) or ScriptedDialler()
-        self.hub = Hub(dialler=self.dialler, **{"key_pair": OWN, **options})
+        self.hub: Any = Hub(dialler=self.dialler, **{"key_pair": OWN, **options})
         self.events: list[HubEvent] = []
         self.hub.subscribe(self.events.append)
 
@@ -70,12 +71,14 @@ class Play:
     async def connected(self, address: Address) -> ScriptedLink:
         call = await self.start(address)
         link: ScriptedLink = self.dialler.succeed(address)
-        assert await call is link
+        given: Any = await call
+        assert given is link
         return link
 
     async def failing(self, call: Any) -> Exception:
         async with asyncio.timeout(5):
-            [error] = await asyncio.gather(call, return_exceptions=True)
+            results: list[Any] = await asyncio.gather(call, return_exceptions=True)
+        error = results[0]
         assert isinstance(error, Exception)
         return error
 
@@ -188,7 +191,7 @@ async def test_wrong_addresses_are_told_by_the_call_and_change_nothing() -> None
 
 async def test_an_unsupported_transform_is_refused_before_any_change() -> None:
     play = Play()
-    with pytest.raises(AddressError, match="unsupported transform.*gzip"):
+    with pytest.raises(AddressError, match=r"unsupported transform.*gzip"):
         await play.hub.connect("net:10.1.0.1:8008~noise~gzip")
     assert (play.events, play.dialler.dialled) == ([], [])
     await play.hub.close()
@@ -829,7 +832,7 @@ async def test_a_listener_that_fails_never_reaches_the_state_machine() -> None:
 async def test_a_listener_that_ends_the_session_in_the_disconnecting_event() -> None:
     play = Play()
     link = await play.connected(peer(1))
-    play.hub.subscribe(lambda event: event.type == "disconnecting" and link.end())
+    play.hub.subscribe(lambda event: link.end() if event.type == "disconnecting" else None)
     assert await play.hub.disconnect(peer(1)) is True
     assert play.told[-2:] == ["disconnecting", "disconnected"]
     await play.hub.close()
@@ -850,6 +853,21 @@ async def test_a_connection_that_its_user_is_closing_is_not_given_out_again() ->
 
 async def _succeed(play: Play) -> Any:
     return play.dialler.succeed()
+
+
+@pytest.mark.parametrize("unused", [True, False])
+async def test_a_remote_end_is_the_end_of_what_nobody_uses(
+    unused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_machine, "UNUSED", 0)
+    play = Play()
+    link = await play.connected(peer(1))
+    link.unused = unused
+    link.half_end()
+    await turns()
+    assert link.closed is unused
+    assert play.told.count("disconnected") == unused
+    await play.hub.close()
 
 
 async def test_the_reason_of_a_disconnect_is_in_the_event() -> None:

@@ -74,7 +74,7 @@ class Chaos:
 
     def step(self) -> None:
         address = self.random.choice(self.addresses)
-        waiting = [future for link in self.links for future in link.closes if not future.done()]
+        held = [future for link in self.links for future in link.closes if not future.done()]
         dials = [target for target, future in self.dialler.pending if not future.done()]
         match self.random.randrange(12):
             case 0 | 1 | 2:
@@ -89,8 +89,8 @@ class Chaos:
                 self.random.choice(live).end()
             case 9:
                 self.accept(address)
-            case 10 if waiting:
-                future = self.random.choice(waiting)
+            case 10 if held:
+                future = self.random.choice(held)
                 if self.random.random() < 0.7:
                     future.set_result(None)
                 else:
@@ -135,9 +135,9 @@ class Chaos:
                 future.set_result(self.links[-1])
         await closing
         for link in self.links:
-            for future in link.closes:
-                if not future.done():
-                    future.set_result(None)
+            for held in link.closes:
+                if not held.done():
+                    held.set_result(None)
         async with asyncio.timeout(10):
             results = await asyncio.gather(*self.calls, return_exceptions=True)
         strange = [

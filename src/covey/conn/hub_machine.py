@@ -57,6 +57,8 @@ logger = logging.getLogger("covey.conn.hub")
 
 GRACE = 0.25
 """Seconds that a dialler gets beyond the timeout to report it itself, with more detail."""
+UNUSED = 1.0
+"""Seconds that a connection's user gets to begin after the remote has ended its half."""
 
 
 class HubMachine:
@@ -254,6 +256,7 @@ class HubMachine:
             self._decide(dial)
         entry.sessions[session.id] = session
         link.on_close(lambda _: self.session_ended(session))
+        link.on_remote_end(lambda _: self._remote_ended(session))
         self._story.opened(session, len(others))
         if len(entry.sessions) == 1:
             self._connected(entry, session, tuple(other.id for other in others))
@@ -340,6 +343,16 @@ class HubMachine:
             self.table.live.changed()
         else:
             self._gone(entry, end)
+
+    def _remote_ended(self, session: Session) -> None:
+        """The remote sends no more: what nobody uses is over, the rest is up to its user."""
+        if self.sessions.of(session.connection) is session and session.timer is None:
+            loop = asyncio.get_running_loop()
+            session.timer = loop.call_later(UNUSED, self._close_unused, session)
+
+    def _close_unused(self, session: Session) -> None:
+        if session.connection.unused and not session.connection.closed:
+            self.spawn(session.connection.close(), f"covey hub ends session {session.id}")
 
     def _gone(self, entry: Entry, end: SessionEnd, outcome: Cut | None = None) -> None:
         self.table.remove(entry)

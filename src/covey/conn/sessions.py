@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
@@ -59,6 +60,13 @@ class Link(Protocol):
     def abort(self, error: CoveyError) -> None:
         """Cut it now."""
 
+    @property
+    def unused(self) -> bool:
+        """Whether nobody has read or written it so far."""
+
+    def on_remote_end(self, callback: Callable[[Any], object]) -> None:
+        """Call `callback(connection)` once when the remote ends its half."""
+
     def on_close(self, callback: Callable[[Any], object]) -> None:
         """Call `callback(connection)` once when it is over; later, never inside this call."""
 
@@ -83,7 +91,17 @@ class Session:
     clock. `reason` is set by who closes it from this side.
     """
 
-    __slots__ = ("address", "connection", "host", "id", "key", "opened_at", "reason", "via")
+    __slots__ = (
+        "address",
+        "connection",
+        "host",
+        "id",
+        "key",
+        "opened_at",
+        "reason",
+        "timer",
+        "via",
+    )
 
     def __init__(self, connection: Link, *, address: str, via: Via, opened_at: float) -> None:
         self.id = next(_ids)
@@ -94,6 +112,7 @@ class Session:
         self.via = via
         self.opened_at = opened_at
         self.reason: str | None = None
+        self.timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<Session {self.id} {self.via} {self.address}>"
@@ -164,6 +183,8 @@ class SessionTable:
         """Forget a session; False when that was done before."""
         if self._all.pop(session.id, None) is None:
             return False
+        if session.timer is not None:
+            session.timer.cancel()
         del self._by_connection[id(session.connection)]
         if session.key is not None:
             same = self._by_key[session.key]
