@@ -161,7 +161,7 @@ class Endpoint:
             )
         finally:
             if not pending.raw:
-                self._dials.discard(pending)
+                self._settle(pending, None)
 
     async def close(self) -> None:
         """Stop listening and end the handshakes under way. May be called again."""
