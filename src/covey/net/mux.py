@@ -12,7 +12,6 @@ Source: protomux 3.12.1; `protomux.md`.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -21,7 +20,6 @@ from covey.errors import ClosedError, CoveyError
 from covey.limits import Limits
 from covey.net.mux_channel import (
     Channel,
-    Hold,
     MessageSpec,
     OnChannel,
     OnClose,
@@ -29,6 +27,8 @@ from covey.net.mux_channel import (
     owners,
 )
 from covey.net.mux_message import Message
+from covey.net.mux_pairing import PairCallback, PairCallbacks
+from covey.net.mux_queue import Hold
 from covey.net.pipe import MessagePipe
 from covey.wire.encoding import Codec
 from covey.wire.protomux import Protomux
@@ -46,8 +46,6 @@ from covey.wire.protomux_channel import (
 __all__ = ["Channel", "Message", "Muxer"]
 
 logger = logging.getLogger("covey.mux")
-
-PairCallback = Callable[[bytes | None], Awaitable[Any] | Any]
 
 
 class Muxer:
@@ -99,7 +97,7 @@ class Muxer:
         self._on_warning = on_warning
         self._channels: dict[Channel, None] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._pairing: dict[RemoteOpen, asyncio.Task[Any]] = {}
+        self._pairing = PairCallbacks(self)
         self._writers: dict[asyncio.Future[None], Channel] = {}
         self._slow: set[Channel] = set()
         self._hold: Hold | None = None
@@ -275,7 +273,7 @@ class Muxer:
             if handle is not None:
                 handle.cancel()
         running = set(self._tasks)
-        self._cancel_soon(self._pairing.values())
+        self._cancel_soon(self._pairing.tasks)
         cut = error or (ClosedError("the muxer was destroyed") if self.destroyed else None)
         self.destroyed = True
         ordered = list(owners(self.core.end()))
@@ -379,6 +377,11 @@ class Muxer:
             if owner is channel and not waiter.done():
                 waiter.set_exception(error)
 
+    def pair_done(self, request: RemoteOpen) -> None:
+        """The callback for `request` has ended."""
+        if not self._ended:
+            self._guarded(lambda: self.core.pairing_done(request))
+
     # Inside
 
     def _handle(self, event: MuxEvent) -> None:
@@ -392,16 +395,13 @@ class Muxer:
             reason = None if event.remote else ClosedError(event.reason)
             event.channel.owner.receive_close(remote=event.remote, error=reason)
         elif isinstance(event, PairRequested):
-            self._pair(event)
+            self._pairing.call(event)
         elif isinstance(event, BatchBegun):
             self._in_batch = True
             if not self._auto_batch:
                 self.reply_hold()
         elif isinstance(event, PairTimedOut):
-            task = self._pairing.get(event.request)
-            if task is not None:
-                logger.warning("a pair callback took too long: the open was rejected")
-                task.cancel()
+            self._pairing.give_up(event.request)
 
     def _end_batch(self) -> None:
         """The frame is handled: replies leave when the handlers that it started are done."""
@@ -413,46 +413,6 @@ class Muxer:
     def _release(self, token: int) -> None:
         self.core.release(token)
         self.flush()
-
-    def _pair(self, event: PairRequested) -> None:
-        request = event.request
-        try:
-            result = event.callback(event.id)
-        except Exception as error:  # noqa: BLE001  the edge of a user callback
-            self._pair_failed(event, error)
-            return
-        if result is None or not inspect.isawaitable(result):
-            self._loop.call_soon(self._pair_done, request)
-            return
-        hold = self.reply_hold()
-        if hold is not None:
-            hold.wait()
-        self._pairing[request] = self.run(
-            self._finish_pair(event, result, hold), f"covey pair {event.protocol}"
-        )
-
-    async def _finish_pair(
-        self, event: PairRequested, result: Awaitable[Any], hold: Hold | None
-    ) -> None:
-        try:
-            await result
-        except Exception as error:  # noqa: BLE001  the edge of a user callback
-            self._pair_failed(event, error)
-        finally:
-            self._pairing.pop(event.request, None)
-            self._pair_done(event.request)
-            if hold is not None:
-                hold.done()
-
-    def _pair_failed(self, event: PairRequested, error: Exception) -> None:
-        logger.error("the pair callback of %r failed", event.protocol, exc_info=error)
-        wrapped = CoveyError(f"the pair callback of {event.protocol!r} failed: {error}")
-        wrapped.__cause__ = error
-        self.destroy(wrapped)
-
-    def _pair_done(self, request: RemoteOpen) -> None:
-        if not self._ended:
-            self._guarded(lambda: self.core.pairing_done(request))
 
     def _deliver(self, channel: Channel) -> None:
         if not self._ended:

@@ -7,13 +7,14 @@ on the same channel waits in its queue, in order, and other channels go on.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from covey.errors import ClosedError, CoveyError, LimitError, UsageError
 from covey.limits import Limits
 from covey.net.mux_message import Handler, Message, decoder_of, new_message
+from covey.net.mux_queue import HandlerQueue, Hold, Job, outcome
 from covey.wire.encoding import Codec, encode, raw
 from covey.wire.protomux import Protomux
 from covey.wire.protomux_channel import ChannelCore
@@ -22,32 +23,9 @@ from covey.wire.protomux_frames import Outbox
 if TYPE_CHECKING:
     from types import TracebackType
 
+logger = logging.getLogger("covey.mux")
+
 T = TypeVar("T")
-
-QUEUED_OVERHEAD = 64
-"""What a queued message counts besides its payload: about what Python needs to hold it."""
-
-
-class Hold:
-    """Replies held back until the handlers of one received batch are done."""
-
-    __slots__ = ("_ended", "_release", "_waits")
-
-    def __init__(self, release: Callable[[], None]) -> None:
-        self._release = release
-        self._waits = 1
-        self._ended = False
-
-    def wait(self, count: int = 1) -> None:
-        """So many handlers more are under way."""
-        self._waits += count
-
-    def done(self, count: int = 1) -> None:
-        """So many handlers have ended."""
-        self._waits -= count
-        if self._waits <= 0 and not self._ended:
-            self._ended = True
-            self._release()
 
 
 class ChannelHost(Protocol):
@@ -97,19 +75,6 @@ MessageSpec = Codec[Any] | tuple[Any, ...] | None
 """A codec, `(codec, on_message)`, `(codec, on_message, auto_batch)`; None reserves a number."""
 
 
-class _Job:
-    """Part of a channel's queue: messages of one type, or one callback of the channel."""
-
-    __slots__ = ("cost", "hold", "message", "payloads", "position")
-
-    def __init__(self, message: Message[Any], payloads: list[bytes], hold: Hold | None) -> None:
-        self.message = message
-        self.payloads = payloads
-        self.position = 0
-        self.hold = hold
-        self.cost = QUEUED_OVERHEAD * len(payloads) + sum(map(len, payloads))
-
-
 class Channel:
     """One channel of a `Muxer`; made by `Muxer.create_channel`.
 
@@ -120,20 +85,16 @@ class Channel:
 
     __slots__ = (
         "__weakref__",
-        "_backpressure",
         "_closing",
         "_codec",
         "_destroyed",
-        "_drainer",
         "_host",
         "_on_close",
         "_on_destroy",
         "_on_drain",
         "_on_open",
         "_ordered",
-        "_paused",
         "_queue",
-        "_queued",
         "_running",
         "_stopped",
         "_told",
@@ -174,17 +135,16 @@ class Channel:
         self._on_close = on_close
         self._on_destroy = on_destroy
         self._on_drain = on_drain
-        self._backpressure = backpressure
         self._ordered = ordered
         self._stopped = False
         self._closing: bool | None = None
         self._told = False
         self._destroyed = False
         self._running = 0
-        self._queue: deque[_Job] | None = None
-        self._queued = 0
-        self._paused = False
-        self._drainer: asyncio.Task[Any] | None = None
+        self._queue = HandlerQueue(
+            host.limits,
+            pause=(lambda wait: host.set_reading(self, wanted=not wait)) if backpressure else None,
+        )
         self._waiters: list[tuple[str, asyncio.Future[bool]]] = []
         for spec in messages:
             self._add_spec(spec)
@@ -350,7 +310,7 @@ class Channel:
         message = self.messages[kind]
         if message is None:
             return
-        if self._queue is not None:
+        if self._queue.active:
             self._enqueue(message, payloads)
             return
         decode = message.decode
@@ -368,7 +328,7 @@ class Channel:
                 return
             if result is not None and hasattr(result, "__await__"):
                 self._start_waiting(message, result)
-                if self._queue is not None:
+                if self._queue.active:
                     if position < len(payloads):
                         self._enqueue(message, payloads[position:])
                     return
@@ -380,7 +340,7 @@ class Channel:
         self.error = self.error or error
         self._settle("opened", value=self.core.opened)
         self._host.wake_writers(self, self.closed_error())
-        if self._queue is None:
+        if not self._queue.active:
             self._stop(remote=remote)
         else:
             self._closing = remote
@@ -448,101 +408,52 @@ class Channel:
     async def _finish(self, result: Awaitable[Any], what: str, hold: Hold | None) -> None:
         error: Exception | None = None
         try:
-            error = await _outcome(result, hold)
+            error = await outcome(result, hold)
         finally:
             self.task_done()
         if error is not None:
             self._host.failed(self, what, error)
 
     def _start_queue(self, first: Awaitable[Any], what: str, hold: Hold | None) -> None:
-        self._queue = deque()
+        self._queue.start()
         self._running += 1
-        self._drainer = self._host.run(
-            self._work(first, what, hold), f"covey {self.protocol} handlers"
-        )
+        self._host.run(self._work(first, what, hold), f"covey {self.protocol} handlers")
 
     async def _work(self, first: Awaitable[Any], what: str, hold: Hold | None) -> None:
-        error: Exception | None = None
+        """Wait for `first`, then hand over what was queued meanwhile, in order."""
         try:
-            error = await _outcome(first, hold)
-            while error is None and self._queue and not self._stopped:
-                job = self._queue[0]
+            error = await outcome(first, hold)
+            while error is None and (job := self._queue.first) is not None:
                 what = f"the handler of message type {job.message.type}"
-                error = await self._work_on(job)
-                if self._queue:
-                    self._take(self._queue.popleft())
+                error = await job.run(lambda: self._stopped)
+                self._queue.done(job)
         finally:
-            self._drop_queue()
+            self._queue.stop()
             if self._closing is not None:
                 self._stop(remote=self._closing)
             self.task_done()
         if error is not None:
             self._host.failed(self, what, error)
 
-    async def _work_on(self, job: _Job) -> Exception | None:
-        message = job.message
-        try:
-            for payload in job.payloads:
-                handler = message.on_message
-                if handler is None:
-                    continue
-                value = payload if message.decode is None else message.decode(payload)
-                result = handler(value)
-                if result is not None and hasattr(result, "__await__"):
-                    await result
-                if self._stopped:
-                    break
-        except Exception as error:  # noqa: BLE001  the edge of a user callback
-            return error
-        return None
-
     def _enqueue(self, message: Message[Any], payloads: list[bytes]) -> None:
-        if self._queue is None:
-            return
         hold = self._host.reply_hold() if message.auto_batch else None
-        if hold is not None:
-            hold.wait()
-        job = _Job(message, payloads, hold)
-        self._queue.append(job)
-        self._queued += job.cost
-        if self._backpressure:
-            if not self._paused and self._queued > self._pause_above:
-                self._paused = True
-                self._host.set_reading(self, wanted=False)
-        elif self._queued > self._host.limits.channel_backlog:
-            limit = self._host.limits.channel_backlog
-            self.error = LimitError(
-                f"channel {self.protocol!r}: handlers fell {limit} bytes behind",
-                limit="channel_backlog",
-                allowed=limit,
-            )
-            self.close()
-
-    @property
-    def _pause_above(self) -> int:
-        limits = self._host.limits
-        return min(limits.read_backlog, limits.channel_backlog)
-
-    def _take(self, job: _Job) -> None:
-        self._queued -= job.cost
-        if job.hold is not None:
-            job.hold.done()
-        if self._paused and self._queued <= self._pause_above // 2:
-            self._paused = False
-            self._host.set_reading(self, wanted=True)
-
-    def _drop_queue(self) -> None:
-        queue, self._queue = self._queue, None
-        while queue:
-            self._take(queue.popleft())
+        if self._queue.push(Job(message, payloads, hold)):
+            return
+        limit = self._host.limits.channel_backlog
+        self.error = LimitError(
+            f"channel {self.protocol!r}: handlers fell {limit} bytes behind",
+            limit="channel_backlog",
+            allowed=limit,
+        )
+        logger.warning("%s; it is closed", self.error)
+        self.close()
 
     def _stop(self, *, remote: bool) -> None:
         """Nothing is delivered from now on; tell that it is closed."""
         if self._told:
             return
         self._stopped = self._told = True
-        while self._queue:
-            self._take(self._queue.popleft())
+        self._queue.drop()
         self._settle("opened", value=self.core.opened)
         self._host.wake_writers(self, self.closed_error())
         self._call("on_close", self._on_close, remote, self)
@@ -567,18 +478,6 @@ class Channel:
         for wanted, waiter in self._waiters:
             if wanted == what and not waiter.done():
                 waiter.set_result(value)
-
-
-async def _outcome(result: Awaitable[Any], hold: Hold | None) -> Exception | None:
-    """Wait for a callback; the exception that it raised, if any."""
-    try:
-        await result
-    except Exception as error:  # noqa: BLE001  the edge of a user callback
-        return error
-    finally:
-        if hold is not None:
-            hold.done()
-    return None
 
 
 def owners(cores: Sequence[ChannelCore]) -> Iterator[Channel]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from covey.errors import DecodeError, ProtocolError, UsageError
+from covey.errors import ProtocolError, UsageError
 from covey.limits import Limits
 from covey.wire.encoding import encode_uint, optional_buffer, read_uint, string
 from covey.wire.protomux_channel import (
@@ -28,7 +28,9 @@ from covey.wire.protomux_channel import (
     PairTimedOut,
     RemoteOpen,
 )
-from covey.wire.protomux_frames import BATCH, CLOSE, OPEN, REJECT, SILENT, Outbox
+from covey.wire.protomux_frames import BATCH, CLOSE, OPEN, REJECT, SILENT, Holds, Outbox
+from covey.wire.protomux_names import NameTable
+from covey.wire.protomux_runs import kept_run, read_bounded, read_run
 from covey.wire.session import Buffer
 
 KEPT_OVERHEAD = 512
@@ -37,8 +39,6 @@ SMALL_HANDSHAKE = 4096
 """Handshake bytes of a waiting open that count nothing against the pairing backlog."""
 OPEN_ROOM = 1024
 """What names and numbers of an open may take of a frame."""
-RUN_LENGTH = 1024
-"""Messages in one event: bounds what a batch of tiny messages takes while it is delivered."""
 
 
 class Protomux:
@@ -58,10 +58,8 @@ class Protomux:
         "_limits",
         "_local",
         "_names",
-        "_next_hold",
         "_next_id",
         "_next_remote_id",
-        "_notify",
         "_remote",
         "_unread_answers",
         "_waiting",
@@ -79,11 +77,9 @@ class Protomux:
         self._waiting: dict[int, ChannelCore] = {}
         self._remote: dict[int, RemoteOpen] = {}
         self._next_remote_id = 1
-        self._names: dict[Name, NameStatus] = {}
-        self._notify: dict[Name, Any] = {}
+        self._names = NameTable(max_name=self._limits.max_name)
         self._deadlines: dict[RemoteOpen, float] = {}
-        self._holds: dict[int, float] = {}
-        self._next_hold = 0
+        self._holds = Holds(self.outbox, self._limits.auto_cork)
         self._kept = 0
         self._unread_answers = 0
 
@@ -116,11 +112,11 @@ class Protomux:
 
     def pair(self, protocol: str, callback: Any, id: bytes | None = None) -> None:
         """Give `callback` out with opens of that name; without id, of the whole protocol."""
-        self._notify[self._checked_name(protocol, id)] = callback
+        self._names.pair(self._names.checked(protocol, id), callback)
 
     def unpair(self, protocol: str, id: bytes | None = None) -> None:
         """Forget the callback of that name."""
-        self._notify.pop((protocol, id or b""), None)
+        self._names.unpair((protocol, id or b""))
 
     def create_channel(
         self,
@@ -135,9 +131,9 @@ class Protomux:
         None when `unique` and the name is open here, or when that remote open was withdrawn before
         it sent anything: there is nobody at the other end. `UsageError` for a name too long.
         """
-        name = self._checked_name(protocol, id)
+        name = self._names.checked(protocol, id)
         for alias in aliases:
-            self._checked_name(alias, id)
+            self._names.checked(alias, id)
         channel = ChannelCore(protocol, None if id is None else bytes(id), aliases, unique=unique)
         status = self._names.get(name)
         if unique and status is not None and status.opened:
@@ -155,7 +151,7 @@ class Protomux:
             raise UsageError(f"a handshake of {len(handshake)} bytes does not fit a frame")
         if channel.remote is None:
             self._take_incoming(channel)
-        status = channel.status = self._use_name(channel.name, channel.aliases)
+        status = channel.status = self._names.use(channel.name, channel.aliases)
         status.opened += 1
         status.last = channel
         channel.local_id = channel.wire_id = self._take_id()
@@ -211,7 +207,7 @@ class Protomux:
         yield ChannelOpened(channel, remote.take_handshake())
         while remote.kept and not channel.closed:
             kept, remote.kept = bytes(remote.kept), bytearray()
-            yield from self._receive_run(channel, kept, 0, len(kept))
+            yield from read_run(channel, kept, 0, len(kept))
         remote.flowing = True
         self._forget_kept(remote)
         if remote.closed and not channel.closed:
@@ -226,7 +222,6 @@ class Protomux:
         for table in (self._local, self._waiting, self._remote, self._names, self._deadlines):
             table.clear()
         self._holds.clear()
-        self._notify.clear()
         self._kept = 0
         self.outbox.clear()
         return ended
@@ -235,15 +230,11 @@ class Protomux:
 
     def hold(self, now: float) -> int:
         """Cork for replies to a batch, for at most `Limits.auto_cork`. Returns a token."""
-        self._next_hold += 1
-        self._holds[self._next_hold] = now + self._limits.auto_cork
-        self.outbox.cork()
-        return self._next_hold
+        return self._holds.begin(now)
 
     def release(self, token: int) -> None:
         """End a hold, unless its time ended it."""
-        if self._holds.pop(token, None) is not None:
-            self.outbox.uncork()
+        self._holds.end(token)
 
     def data_to_send(self) -> list[Buffer]:
         """Take the frames that may leave."""
@@ -255,16 +246,13 @@ class Protomux:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` wants to be called, or None."""
-        times = [next(iter(table.values())) for table in (self._deadlines, self._holds) if table]
-        return min(times, default=None)
+        pairing = next(iter(self._deadlines.values()), None)
+        held = self._holds.next_end
+        return pairing if held is None else held if pairing is None else min(pairing, held)
 
     def handle_timer(self, now: float) -> Iterator[MuxEvent]:
         """End holds that lasted too long, and reject opens that nobody answered in time."""
-        overdue = [token for token, at in self._holds.items() if at <= now]
-        for token in overdue:
-            self.release(token)
-        if overdue and self.outbox.depth == len(self._holds):
-            self.outbox.split()  # younger holds must not keep older replies
+        self._holds.expire(now)
         for request in [request for request, at in self._deadlines.items() if at <= now]:
             channel = request.channel
             self._reject(request)
@@ -332,55 +320,18 @@ class Protomux:
                 read_uint(frame, start, stop)
                 position = stop
             elif remote.flowing and remote.channel is not None:
-                position = yield from self._receive_run(remote.channel, frame, position, end)
+                position = yield from read_run(remote.channel, frame, position, end)
             else:
-                position = self._keep_run(remote, frame, position, end)
-
-    def _receive_run(
-        self, channel: ChannelCore, frame: bytes, position: int, end: int
-    ) -> Generator[MuxEvent, None, int]:
-        """Consecutive entries of one channel; returns where the next switch, or the end, is."""
-        run_kind = -1
-        payloads: list[bytes] = []
-        try:
-            while position < end:
-                length = frame[position]
-                start = position + 1
-                if length > 252:
-                    length, start = read_uint(frame, position, end)
-                if not length:
-                    break
-                stop = start + length
-                if stop > end:
-                    stop = end
-                    read_uint(frame, start, stop)
-                kind = frame[start]
-                start += 1
-                if kind > 252:
-                    kind, start = read_uint(frame, start - 1, stop)
-                if kind != run_kind or len(payloads) >= RUN_LENGTH:
-                    if payloads:
-                        event, payloads = MessagesReceived(channel, run_kind, payloads), []
-                        yield event
-                        if channel.closed:
-                            return position
-                    run_kind = kind
-                payloads.append(frame[start:stop])
-                position = stop
-        except DecodeError:
-            if payloads:  # what came before the damage counts
-                yield MessagesReceived(channel, run_kind, payloads)
-            raise
-        if payloads:
-            yield MessagesReceived(channel, run_kind, payloads)
-        return position
+                entries, count, size, position = kept_run(frame, position, end)
+                self._keep(remote, entries, count, size)
 
     def _receive_open(
         self, frame: bytes, position: int, end: int, now: float
     ) -> Generator[MuxEvent, None, None]:
+        limit = self._limits.max_name
         remote_id, position = read_uint(frame, position, end)
-        protocol, position = self._read_bounded(frame, position, end, "protocol name")
-        id, position = self._read_bounded(frame, position, end, "channel id")
+        protocol, position = read_bounded(frame, position, end, limit=limit, what="protocol name")
+        id, position = read_bounded(frame, position, end, limit=limit, what="channel id")
         if not 0 < remote_id <= self._next_remote_id or remote_id in self._remote:
             raise ProtocolError(f"invalid open message: channel {remote_id} is not free")
         if remote_id == self._next_remote_id:
@@ -403,7 +354,7 @@ class Protomux:
         ):
             self._answer(REJECT, remote_id)
         else:
-            status = self._use_name(name, ())
+            status = self._names.use(name)
             yield from self._request(
                 name, self._add_remote(remote_id, frame[position:end], status), now
             )
@@ -415,7 +366,7 @@ class Protomux:
         """
         self._answer(CLOSE, channel.local_id)
         self._free_id(channel.local_id)
-        self._drop_unused(status)
+        self._names.drop_unused(status)
 
     def _request(
         self, name: Name, remote: RemoteOpen, now: float
@@ -427,7 +378,7 @@ class Protomux:
         if len(remote.handshake) > SMALL_HANDSHAKE:
             self._keep(remote, b"", 0, len(remote.handshake))
         protocol, id = name
-        callback = self._notify.get(name) or self._notify.get((protocol, b""))
+        callback = self._names.callback_for(name)
         if callback is None:
             self._reject_unwanted(status)
             return
@@ -442,7 +393,7 @@ class Protomux:
         channel.status.outgoing.remove(channel)
         if channel.closed:
             self._free_id(local_id)
-            self._drop_unused(channel.status)
+            self._names.drop_unused(channel.status)
         else:
             yield from self._closed_by_remote(channel, "rejected by the remote")
 
@@ -484,7 +435,7 @@ class Protomux:
                 return False
             status.incoming.popleft()
             remote.channel, channel.remote = channel, remote
-            self._drop_unused(status)
+            self._names.drop_unused(status)
             return True
         return True
 
@@ -493,7 +444,7 @@ class Protomux:
             return
         while status.incoming:
             self._reject(status.incoming[0])
-        self._drop_unused(status)
+        self._names.drop_unused(status)
 
     def _reject(self, remote: RemoteOpen) -> None:
         """Answer a waiting open with a reject, also a withdrawn one: its number waits for it."""
@@ -504,7 +455,7 @@ class Protomux:
         if not remote.closed:
             self._remote.pop(remote.remote_id, None)
         self._answer(REJECT, remote.remote_id)
-        self._drop_unused(remote.status)
+        self._names.drop_unused(remote.status)
 
     def _answer(self, kind: int, number: int) -> None:
         """Write what the remote forces us to; one that never reads must not make this grow."""
@@ -519,25 +470,6 @@ class Protomux:
         remote.cost += cost
         self._kept += cost
 
-    def _keep_run(self, remote: RemoteOpen, frame: bytes, position: int, end: int) -> int:
-        """Keep consecutive entries of one channel; returns where they end."""
-        first = position
-        count = size = 0
-        while position < end:
-            length, start = read_uint(frame, position, end)
-            if not length:
-                break
-            count += 1
-            if start + length > end:
-                size += end - start
-                clamped = encode_uint(end - start) + frame[start:end]
-                self._keep(remote, frame[first:position] + clamped, count, size)
-                return end
-            size += length - 1
-            position = start + length
-        self._keep(remote, frame[first:position], count, size)
-        return position
-
     def _forget_kept(self, remote: RemoteOpen) -> None:
         self._kept -= remote.cost
         remote.cost = 0
@@ -545,41 +477,10 @@ class Protomux:
 
     # Names and numbers
 
-    def _checked_name(self, protocol: str, id: bytes | None) -> Name:
-        limit = self._limits.max_name
-        if len(protocol.encode()) > limit or len(id or b"") > limit:
-            raise UsageError(f"a protocol name or channel id has at most {limit} bytes")
-        return protocol, bytes(id or b"")
-
-    def _read_bounded(self, frame: bytes, position: int, end: int, what: str) -> tuple[bytes, int]:
-        size, start = read_uint(frame, position, end)
-        if size > self._limits.max_name:
-            raise ProtocolError(f"a {what} of {size} bytes; {self._limits.max_name} are allowed")
-        if start + size > end:
-            raise DecodeError(f"out of bounds: {size} bytes wanted, {end - start} left")
-        return frame[start : start + size], start + size
-
-    def _use_name(self, name: Name, aliases: tuple[str, ...]) -> NameStatus:
-        """What is known of `name`. Aliases count only where nothing was known yet."""
-        status = self._names.get(name)
-        if status is None:
-            status = NameStatus()
-            for known in (name, *((alias, name[1]) for alias in aliases)):
-                if known not in self._names:
-                    self._names[known] = status
-                    status.names.append(known)
-        return status
-
     def _leave_name(self, channel: ChannelCore) -> None:
         if channel.status is not None:
             channel.status.opened -= 1
-            self._drop_unused(channel.status)
-
-    def _drop_unused(self, status: NameStatus) -> None:
-        if status.unused:
-            for name in status.names:
-                if self._names.get(name) is status:
-                    del self._names[name]
+            self._names.drop_unused(channel.status)
 
     def _take_id(self) -> int:
         if self._free:

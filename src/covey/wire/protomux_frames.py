@@ -150,6 +150,47 @@ class Outbox:
         self._frames.append(buffer)
 
 
+class Holds:
+    """Corks that end by themselves: replies to one received batch wait for each other a while."""
+
+    __slots__ = ("_ends", "_next", "_outbox", "_seconds")
+
+    def __init__(self, outbox: Outbox, seconds: float) -> None:
+        self._outbox = outbox
+        self._seconds = seconds
+        self._ends: dict[int, float] = {}
+        self._next = 0
+
+    @property
+    def next_end(self) -> float | None:
+        """When the oldest hold ends."""
+        return next(iter(self._ends.values()), None)
+
+    def begin(self, now: float) -> int:
+        """Cork; returns a token for `end`."""
+        self._next += 1
+        self._ends[self._next] = now + self._seconds
+        self._outbox.cork()
+        return self._next
+
+    def end(self, token: int) -> None:
+        """Uncork, unless the time of that hold is over."""
+        if self._ends.pop(token, None) is not None:
+            self._outbox.uncork()
+
+    def expire(self, now: float) -> None:
+        """End holds whose time is over; younger ones do not keep back what those kept back."""
+        overdue = [token for token, at in self._ends.items() if at <= now]
+        for token in overdue:
+            self.end(token)
+        if overdue and self._outbox.depth == len(self._ends):
+            self._outbox.split()
+
+    def clear(self) -> None:
+        """Forget all holds: the stream is gone."""
+        self._ends.clear()
+
+
 def _unwrap_single(batch: bytearray) -> None:
     """Turn a batch of one entry into the plain frame of that entry, in place."""
     channel, position = read_uint(batch, 2, len(batch))
