@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 from covey.address import Address
 from covey.errors import CoveyError
 from covey.net.close_reason import CloseReason
+
+_ids = itertools.count(1)
 
 
 class ScriptedLink:
@@ -22,6 +25,7 @@ class ScriptedLink:
         remote_key: bytes | None = None,
         host: str | None = None,
     ) -> None:
+        self.id = next(_ids)
         self.address = address
         self.initiator = initiator
         self.remote_key = remote_key if remote_key is not None else address.key

@@ -275,6 +275,12 @@ def room_for(connections: int) -> int:
     return min(connections, (soft - 200) // 2)
 
 
+async def read_to_end(connection: Connection) -> list[bytes]:
+    messages = [message async for message in connection]
+    await connection.close()
+    return messages
+
+
 async def test_a_thousand_concurrent_connections_through_one_hub() -> None:
     count = room_for(1000)
     if count < 1000:
@@ -294,13 +300,14 @@ async def test_a_thousand_concurrent_connections_through_one_hub() -> None:
         spellings = [Address.parse(f"{address};net:x:{n + 1}~noise") for n in range(count)]
         connections = await asyncio.gather(*(hub.connect(name) for name in spellings))
         assert len({connection.id for connection in connections}) == count
-        for _ in range(count):
-            await until(theirs, "connected")
+        came = [(await until(theirs, "connected")).details.connection for _ in range(count)]
         assert (len(hub.sessions), len(other.sessions)) == (count, count)
         assert len(hub.entries()) == count
         for connection in connections:
             await connection.send(b"x")
+        readers = [asyncio.create_task(read_to_end(connection)) for connection in came]
         await hub.close()
+        assert await asyncio.gather(*readers) == [[b"x"]] * count
         for _ in range(count):
             await until(theirs, "disconnected")
         assert other.entries() == ()

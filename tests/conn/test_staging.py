@@ -187,7 +187,7 @@ async def test_a_slow_event_reader_is_told_what_it_missed() -> None:
 async def test_cancelling_a_subscription_frees_it() -> None:
     staging = Staging()
     with staging.listen() as events, staging.live_entries() as live:
-        gone = [weakref.ref(events), weakref.ref(live)]
+        gone: list[weakref.ref[Any]] = [weakref.ref(events), weakref.ref(live)]
     del events, live
     gc.collect()
     staging.stage(address(1))

@@ -10,13 +10,13 @@ from __future__ import annotations
 import heapq
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from covey.address import Address
+from covey.conn.groups import Groups
 from covey.errors import AddressError, ClosedError
 from covey.events import EventStream, LiveSubscription, LiveView, Subscription
 from covey.limits import Limits
@@ -84,10 +84,11 @@ class Staging:
         self._per_source = max_per_source
         self._clock = clock
         self._closed = False
-        self._entries: dict[str, Mapping[str, Any]] = {}
+        # Plain dictionaries of plain values cost the garbage collector nothing; views come late.
+        self._entries: dict[str, dict[str, Any]] = {}
         self._groups: dict[str, tuple[str | None, str | None]] = {}
-        self._keys: dict[str, OrderedDict[str, None]] = {}
-        self._sources: dict[str, OrderedDict[str, None]] = {}
+        self._keys = Groups()
+        self._sources = Groups()
         self._ages: list[tuple[float, str]] = []
         self._events: EventStream[StagingEvent] = EventStream(backlog=limits.event_backlog)
         self._live: LiveView[tuple[StagedEntry, ...]] = LiveView(self._snapshot)
@@ -140,7 +141,8 @@ class Staging:
 
     def get(self, address: str | Address) -> Mapping[str, Any] | None:
         """A read-only view of a candidate's data as it is now, or None."""
-        return self._entries.get(self._check(address))
+        data = self._entries.get(self._check(address))
+        return MappingProxyType(data) if data is not None else None
 
     def entries(self) -> tuple[StagedEntry, ...]:
         """All candidates in the order of first staging.
@@ -168,8 +170,10 @@ class Staging:
     def close(self) -> None:
         """Empty the pool without events and end every stream. May be called again."""
         self._closed = True
-        for table in (self._entries, self._groups, self._keys, self._sources):
-            table.clear()
+        self._entries.clear()
+        self._groups.clear()
+        self._keys.clear()
+        self._sources.clear()
         self._ages.clear()
         self._events.close()
         self._live.close()
@@ -192,7 +196,7 @@ class Staging:
         self.close()
 
     def _snapshot(self) -> tuple[StagedEntry, ...]:
-        return tuple(self._entries.items())
+        return tuple((text, MappingProxyType(data)) for text, data in self._entries.items())
 
     def _check_open(self) -> None:
         if self._closed:
@@ -210,7 +214,7 @@ class Staging:
         raise TypeError(f"an address is a str or an Address, not {type(address).__name__}")
 
     def _store(self, text: str, data: dict[str, Any]) -> None:
-        self._entries[text] = MappingProxyType(data)
+        self._entries[text] = data
         if len(self._ages) > 2 * len(self._entries) + 64:
             # Refreshing leaves stale rows behind; rebuilding when half are stale costs O(1) each.
             self._ages = [(_age(entry), name) for name, entry in self._entries.items()]
@@ -221,25 +225,26 @@ class Staging:
     def _join(self, text: str, key: str | None, source: str | None) -> None:
         self._groups[text] = (key, source)
         if key is not None:
-            self._keys.setdefault(key, OrderedDict())[text] = None
+            self._keys.add(key, text)
         if source is not None:
-            self._sources.setdefault(source, OrderedDict())[text] = None
+            self._sources.add(source, text)
 
     def _touch(self, text: str) -> None:
         key, source = self._groups[text]
         if key is not None:
-            self._keys[key].move_to_end(text)
+            self._keys.touch(key, text)
         if source is not None:
-            self._sources[source].move_to_end(text)
+            self._sources.touch(source, text)
 
     def _make_room(self, key: str | None, source: str | None) -> list[Unstaged]:
         evicted = []
-        group = self._keys.get(key) if key is not None else None
-        if group is not None and len(group) >= self._per_key:
-            evicted.append(self._take_out(next(iter(group)), "key-full"))
-        group = self._sources.get(source) if source is not None else None
-        if group is not None and self._per_source and len(group) >= self._per_source:
-            evicted.append(self._take_out(next(iter(group)), "source-full"))
+        if key is not None and (text := self._keys.oldest_if_full(key, self._per_key)):
+            evicted.append(self._take_out(text, "key-full"))
+        per_source = self._per_source
+        if source is not None and per_source is not None:
+            text = self._sources.oldest_if_full(source, per_source)
+            if text:
+                evicted.append(self._take_out(text, "source-full"))
         if len(self._entries) >= self._limit:
             evicted.append(self._take_out(self._oldest(), "pool-full"))
         return evicted
@@ -254,11 +259,10 @@ class Staging:
     def _take_out(self, text: str, reason: UnstageReason) -> Unstaged:
         del self._entries[text]
         key, source = self._groups.pop(text)
-        for groups, name in ((self._keys, key), (self._sources, source)):
-            if name is not None:
-                del groups[name][text]
-                if not groups[name]:
-                    del groups[name]
+        if key is not None:
+            self._keys.remove(key, text)
+        if source is not None:
+            self._sources.remove(source, text)
         return Unstaged(text, reason)
 
 
