@@ -54,7 +54,6 @@ class Connection:
         "_closers",
         "_consumer",
         "_delivery",
-        "_enders",
         "_end_callbacks",
         "_gone",
         "_held",
@@ -131,7 +130,6 @@ class Connection:
         self._writers: list[asyncio.Future[None]] = []
         self._closers: list[asyncio.Future[None]] = []
         self._callbacks: list[Callable[[Connection], object]] = []
-        self._enders: list[Callable[[Connection], object]] = []
         self._end_callbacks: list[Callable[[Connection], object]] = []
         shell.owner = self
 
@@ -368,16 +366,6 @@ class Connection:
         """Whether the remote ended its half: what it sent before can still be read."""
         return self._remote_ended
 
-    def on_end(self, callback: Callable[[Connection], object]) -> None:
-        """Call `callback(connection)` once, when the remote ends its half; in the next turn if it has.
-
-        Not called for a connection that is cut. A callback that fails is logged.
-        """
-        if self._remote_ended:
-            self._loop.call_soon(self._run_callback, callback)
-        else:
-            self._enders.append(callback)
-
     # What the shell calls
 
     def shell_started(self) -> None:
@@ -407,9 +395,6 @@ class Connection:
         if not self._holding and self._consumer is not None:
             self._consumer.pipe_ended()
         self._wake_reader()
-        enders, self._enders = self._enders, []
-        for callback in enders:
-            self._run_callback(callback)
         for callback in self._end_callbacks:
             self._run_callback(callback)
 
