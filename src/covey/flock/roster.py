@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
-from covey.errors import HandshakeError, HandshakeTimeout
+from covey.errors import ClosedError, HandshakeError, HandshakeTimeout
 from covey.flock import policy
 from covey.flock.candidates import Candidate
 from covey.flock.clock import Timer
@@ -176,6 +177,7 @@ class Roster:
         record = Record(connection, info, origin)
         self._records[connection.id] = record
         connection.on_close(lambda _: self._closed(record))
+        connection.on_remote_end(lambda _: self._remote_ended(record))
         if self._hooks.stream is None:
             self._identified(record, StreamIdentity())
             return
@@ -284,9 +286,15 @@ class Roster:
     def _let_go(self, record: Record, cause: Cause) -> None:
         """The remote did not end the other connection: drop this one."""
         record.timer = None
-        if record.link is not None and self._registry.is_held(record.link):
-            self._registry.remove(record.link)
-            self._drop(record, cause)
+        if record.link is None or not self._registry.is_held(record.link):
+            return
+        other = self._registry.get(record.link.theirs)
+        if other is not None and self._by_link[other.id].connection.remote_ended:
+            # It chose this one, and only our reader is not through with the other.
+            self._by_link[other.id].connection.start_close(CloseReason.REDUNDANT)
+            return
+        self._registry.remove(record.link)
+        self._drop(record, cause)
 
     def _drop(self, record: Record, cause: Cause) -> None:
         self._end(record, CloseReason.REDUNDANT)
@@ -321,7 +329,7 @@ class Roster:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            if not (connection.closed and error.__class__.__name__ == "ClosedError"):
+            if not (connection.closed and isinstance(error, ClosedError)):
                 logger.exception("the handler of %r failed", connection)
                 self._context.publish(HandlerFailed(connection, record.info, error))
         else:
@@ -335,6 +343,17 @@ class Roster:
         """Close a connection that is not, or no longer, its peer's."""
         record.stage = Stage.ENDING
         record.connection.start_close(reason)
+
+    def _remote_ended(self, record: Record) -> None:
+        """The remote ended its half: so does this side, unless a handler decides about that."""
+        connection = record.connection
+        if connection.closed:
+            return
+        if record.stage is Stage.HELD:
+            self._end(record, CloseReason.REMOTE_END)
+        elif record.stage is Stage.REGISTERED and record.handler is None:
+            with contextlib.suppress(ClosedError):
+                connection.end()  # not `close`: what was received can still be read
 
     def _closed(self, record: Record) -> None:
         """The socket is closed: the lists first, then the event, then what follows."""

@@ -54,4 +54,5 @@ def explain(context: Context, pursuit: Pursuit, host: str, port: int, key: bytes
         key = known[0].key
     story = context.hub.explain(context.address_of(host, port, key))
     state, plan = pursuit.outlook(host, port)
-    return replace(story, state=story.state or state, next_step=story.next_step or plan)
+    # The hub never retries, so where the flock has a plan it knows better what comes next.
+    return replace(story, state=story.state or state, next_step=plan or story.next_step)
