@@ -852,6 +852,20 @@ async def test_a_connection_that_its_user_is_closing_is_not_given_out_again() ->
     await play.hub.close()
 
 
+async def test_a_closing_that_cancels_itself_is_a_failed_one() -> None:
+    play = Play()
+    link = await play.connected(peer(1))
+    link.hold = True
+    closing = asyncio.create_task(play.hub.disconnect(peer(1)))
+    await turns()
+    link.closes[0].cancel()
+    assert isinstance(await play.failing(closing), ConnectionAborted)
+    assert play.told[-1] == "disconnecting-failed"
+    link.hold = False
+    assert await play.hub.disconnect(peer(1)) is True
+    await play.hub.close()
+
+
 @pytest.mark.parametrize("unused", [True, False])
 async def test_a_remote_end_is_the_end_of_what_nobody_uses(
     unused: bool, monkeypatch: pytest.MonkeyPatch

@@ -73,7 +73,7 @@ class Hub:
         self._endpoint: Endpoint | None = None
         if dialler is None:
             key_pair = key_pair or KeyPair.generate()
-            options = {"id": id, "handshake": handshake} | dict(endpoint_options or {})
+            options = {"id": id, "handshake": handshake, **(endpoint_options or {})}
             dialler = self._endpoint = self._make_endpoint(key_pair, options)
         self.key_pair = key_pair
         self._machine = HubMachine(
@@ -119,7 +119,7 @@ class Hub:
             if entry.state == "connected" and session is not None:
                 return cast("Connection", session.connection)
             if self._compat and entry.state == "disconnecting":
-                machine.spawn(machine.retry(entry, target, data), f"covey hub retry {text}")
+                machine.tasks.spawn(machine.retry(entry, target, data), f"covey hub retry {text}")
                 return cast("Connection", False)  # as the reference; typed for everybody else
             end = await asyncio.shield(entry.ended())
             if isinstance(end, Cut):
@@ -310,7 +310,7 @@ class Hub:
         if self._endpoint is not None:
             await self._endpoint.close()
         await self._machine.cut(links, HubClosed(CLOSED), CloseReason.SHUTDOWN)
-        await self._machine.end_tasks()
+        await self._machine.tasks.end(self.limits.close_timeout)
 
     def _make_endpoint(self, key_pair: KeyPair, options: Mapping[str, Any]) -> Endpoint:
         from covey.net.endpoint import Endpoint

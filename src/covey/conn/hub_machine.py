@@ -8,8 +8,7 @@ back find whole entries.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from covey.address import Address
@@ -34,7 +33,8 @@ from covey.conn.hub_events import (
     Via,
 )
 from covey.conn.hub_story import HubStory
-from covey.conn.sessions import Dialler, Link, Session, SessionTable, TieBreak
+from covey.conn.owned_tasks import OwnedTasks
+from covey.conn.sessions import Dialler, Link, Session, SessionTable, TieBreak, end_of
 from covey.errors import (
     AddressError,
     ConnectError,
@@ -52,8 +52,6 @@ from covey.peer_type import peer_type
 if TYPE_CHECKING:
     from covey.net.attempt import AttemptObserver
     from covey.net.connection import Connection
-
-logger = logging.getLogger("covey.conn.hub")
 
 GRACE = 0.25
 """Seconds that a dialler gets beyond the timeout to report it itself, with more detail."""
@@ -86,7 +84,7 @@ class HubMachine:
         self._story = story
         self._tie_break = tie_break
         self._connect_timeout = connect_timeout
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.tasks = OwnedTasks()
 
     # Dialling
 
@@ -125,7 +123,7 @@ class HubMachine:
         if not dial.decided:  # a listener may have brought a session
             loop = asyncio.get_running_loop()
             dial.timer = loop.call_later(seconds + GRACE, self._dial_timed_out, dial)
-            dial.task = self.spawn(self._run_dial(dial), f"covey hub dial {text}")
+            dial.task = self.tasks.spawn(self._run_dial(dial), f"covey hub dial {text}")
         return dial
 
     async def wait_for_dial(self, dial: Dial) -> Link:
@@ -267,7 +265,7 @@ class HubMachine:
         if self._tie_break is not None and self._own_key is not None:
             for other in others:  # `refusal` found that the new one is the one to keep
                 name = f"covey hub drops session {other.id} for {session.id}"
-                self.spawn(self.end_session(other, CloseReason.REDUNDANT), name)
+                self.tasks.spawn(self.end_session(other, CloseReason.REDUNDANT), name)
 
     def _connected(self, entry: Entry, session: Session, duplicates: tuple[int, ...]) -> None:
         link = session.connection
@@ -302,7 +300,9 @@ class HubMachine:
             self.table.move(entry, "disconnecting")
             self._tell(Disconnecting(entry.address, entry.key))
             if not ended.done():  # a listener may have ended it
-                self.spawn(self._close_all(entry, reason), f"covey hub disconnect {entry.address}")
+                self.tasks.spawn(
+                    self._close_all(entry, reason), f"covey hub disconnect {entry.address}"
+                )
         end = await asyncio.shield(ended)
         if end is not None and not isinstance(end, Cut):
             raise end
@@ -313,12 +313,15 @@ class HubMachine:
         results = await asyncio.gather(
             *(self._close(session, reason) for session in sessions), return_exceptions=True
         )
-        errors = [result for result in results if isinstance(result, Exception)]
+        errors = [result for result in results if isinstance(result, BaseException)]
         if entry.sessions and errors and self.table.get(entry.address) is entry:
+            error = errors[0]
+            if not isinstance(error, Exception):
+                error = ConnectionAborted("its closing was cancelled", address=entry.address)
             self.table.move(entry, "connected")
-            self._story.not_closed(entry, errors[0])
-            self._tell(DisconnectingFailed(entry.address, entry.key, errors[0]))
-            entry.settle(errors[0])
+            self._story.not_closed(entry, error)
+            self._tell(DisconnectingFailed(entry.address, entry.key, error))
+            entry.settle(error)
 
     async def _close(self, session: Session, reason: CloseReason | str | None) -> None:
         session.reason = reason or CloseReason.LOCAL
@@ -334,7 +337,7 @@ class HubMachine:
         """A connection is over, whoever ended it."""
         if not self.sessions.remove(session):
             return
-        end = _end_of(session)
+        end = end_of(session)
         self._story.ended(session, end)
         entry = self.table.get(session.address)
         if entry is None or entry.sessions.pop(session.id, None) is None:
@@ -352,7 +355,7 @@ class HubMachine:
 
     def _close_unused(self, session: Session) -> None:
         if session.connection.unused and not session.connection.closed:
-            self.spawn(session.connection.close(), f"covey hub ends session {session.id}")
+            self.tasks.spawn(session.connection.close(), f"covey hub ends session {session.id}")
 
     def _gone(self, entry: Entry, end: SessionEnd, outcome: Cut | None = None) -> None:
         self.table.remove(entry)
@@ -375,15 +378,15 @@ class HubMachine:
             for session in sessions:
                 session.reason = session.reason or reason
                 self.sessions.remove(session)
-                self._story.ended(session, _end_of(session))
+                self._story.ended(session, end_of(session))
                 links.append(session.connection)
             if sessions:
-                self._gone(entry, _end_of(sessions[-1]), Cut(error_for(entry.address)))
+                self._gone(entry, end_of(sessions[-1]), Cut(error_for(entry.address)))
         return links
 
     async def cut(self, links: list[Link], error: CoveyError, reason: CloseReason) -> None:
         """Close connections side by side; cut those that take longer than `close_timeout`."""
-        closing = [self.spawn(link.close(reason), "covey hub close") for link in links]
+        closing = [self.tasks.spawn(link.close(reason), "covey hub close") for link in links]
         try:
             if closing:
                 await asyncio.wait(closing, timeout=self.limits.close_timeout)
@@ -393,32 +396,11 @@ class HubMachine:
                     task.cancel()
                     link.abort(error)
 
-    async def end_tasks(self) -> None:
-        """Cancel and await every task there is."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            _, stuck = await asyncio.wait(self._tasks, timeout=self.limits.close_timeout)
-            for task in stuck:
-                logger.warning("%s does not end when cancelled", task.get_name())
-
     # Inside
 
     def _tell(self, event: HubEvent) -> None:
         self.events.publish(event)
         self.table.live.changed()
-
-    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run `work` in a task that this hub owns."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._reap)
-        return task
-
-    def _reap(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.warning("%s failed: %s", task.get_name(), error)
 
 
 def _timeout_of(told_type: Any, target: Address) -> float:
@@ -430,16 +412,3 @@ def _inferred_type(link: Link) -> str | None:
     """The type of a live peer: by its address, for `net` by where its socket really is."""
     kind = link.address.type
     return peer_type(link.remote_address[0]) if kind in ("lan", "internet") else kind
-
-
-def _end_of(session: Session) -> SessionEnd:
-    link = session.connection
-    reason = session.reason or link.close_reason or CloseReason.REMOTE_END
-    return SessionEnd(
-        reason=reason,
-        text=str(session.reason or link.close_text or reason),
-        error=link.close_error,
-        connection=cast("Connection", link),
-        session_id=session.id,
-        seconds=max(0.0, asyncio.get_running_loop().time() - session.opened_at),
-    )

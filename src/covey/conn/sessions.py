@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
 from covey.address import Address
-from covey.conn.hub_events import Via
+from covey.conn.hub_events import SessionEnd, Via
 from covey.errors import CoveyError, Refused
 from covey.limits import Limits
+from covey.net.close_reason import CloseReason
 
 if TYPE_CHECKING:
     from covey.net.attempt import AttemptObserver
-    from covey.net.close_reason import CloseReason
+    from covey.net.connection import Connection
 
 _ids = itertools.count(1)
 
@@ -116,6 +117,20 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self.id} {self.via} {self.address}>"
+
+
+def end_of(session: Session) -> SessionEnd:
+    """What the `Disconnected` event of a session that is over says."""
+    link = session.connection
+    reason = session.reason or link.close_reason or CloseReason.REMOTE_END
+    return SessionEnd(
+        reason=reason,
+        text=str(session.reason or link.close_text or reason),
+        error=link.close_error,
+        connection=cast("Connection", link),
+        session_id=session.id,
+        seconds=max(0.0, asyncio.get_running_loop().time() - session.opened_at),
+    )
 
 
 class _Contender(Protocol):
