@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from covey.errors import ClosedError, CoveyError, LimitError, UsageError
 from covey.limits import Limits
 from covey.net.mux_message import Handler, Message, decoder_of, new_message
-from covey.net.mux_queue import HandlerQueue, Hold, Job, outcome
+from covey.net.mux_queue import RUNNING_OVERHEAD, HandlerQueue, Hold, Job, outcome
 from covey.wire.encoding import Codec, encode, raw
 from covey.wire.protomux import Protomux
 from covey.wire.protomux_channel import ChannelCore
@@ -327,7 +327,7 @@ class Channel:
                 self._host.failed(self, f"the handler of message type {kind}", error)
                 return
             if result is not None and hasattr(result, "__await__"):
-                self._start_waiting(message, result)
+                self._start_waiting(message, result, len(payload))
                 if self._queue.active:
                     if position < len(payloads):
                         self._enqueue(message, payloads[position:])
@@ -391,25 +391,31 @@ class Channel:
             else:
                 self._run(result, what, None)
 
-    def _start_waiting(self, message: Message[Any], result: Awaitable[Any]) -> None:
+    def _start_waiting(self, message: Message[Any], result: Awaitable[Any], size: int) -> None:
         hold = self._host.reply_hold() if message.auto_batch else None
         if hold is not None:
             hold.wait()
         what = f"the handler of message type {message.type}"
         if self._ordered and not self._stopped:
             self._start_queue(result, what, hold)
-        else:
-            self._run(result, what, hold)
+            return
+        cost = RUNNING_OVERHEAD + size
+        self._run(result, what, hold, cost)
+        if not self._queue.charge(cost):
+            self._give_up()
 
-    def _run(self, result: Awaitable[Any], what: str, hold: Hold | None) -> None:
+    def _run(self, result: Awaitable[Any], what: str, hold: Hold | None, cost: int = 0) -> None:
         self._running += 1
-        self._host.run(self._finish(result, what, hold), f"covey {self.protocol} {what}")
+        self._host.run(self._finish(result, what, hold, cost), f"covey {self.protocol} {what}")
 
-    async def _finish(self, result: Awaitable[Any], what: str, hold: Hold | None) -> None:
+    async def _finish(
+        self, result: Awaitable[Any], what: str, hold: Hold | None, cost: int
+    ) -> None:
         error: Exception | None = None
         try:
             error = await outcome(result, hold)
         finally:
+            self._queue.discharge(cost)
             self.task_done()
         if error is not None:
             self._host.failed(self, what, error)
@@ -437,7 +443,12 @@ class Channel:
 
     def _enqueue(self, message: Message[Any], payloads: list[bytes]) -> None:
         hold = self._host.reply_hold() if message.auto_batch else None
-        if self._queue.push(Job(message, payloads, hold)):
+        if not self._queue.push(Job(message, payloads, hold)):
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """The handlers fell too far behind: close, and say why."""
+        if self.core.closed:
             return
         limit = self._host.limits.channel_backlog
         self.error = LimitError(

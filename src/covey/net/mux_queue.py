@@ -11,6 +11,8 @@ from covey.net.mux_message import Message
 
 QUEUED_OVERHEAD = 64
 """What a queued message counts besides its payload: about what Python needs to hold it."""
+RUNNING_OVERHEAD = 1024
+"""What an overlapping handler counts besides its payload: about what its task takes."""
 
 
 class Hold:
@@ -109,7 +111,11 @@ class HandlerQueue:
     def push(self, job: Job) -> bool:
         """Append `job`; False when too much waits now."""
         self._jobs.append(job)
-        self._bytes += job.cost
+        return self.charge(job.cost)
+
+    def charge(self, cost: int) -> bool:
+        """Count `cost` bytes that handlers keep; False when too much waits now."""
+        self._bytes += cost
         if self._pause is None:
             return self._bytes <= self._limit
         if not self._paused and self._bytes > self._high:
@@ -134,9 +140,13 @@ class HandlerQueue:
         self.drop()
 
     def _account(self, job: Job) -> None:
-        self._bytes -= job.cost
+        self.discharge(job.cost)
         if job.hold is not None:
             job.hold.done()
+
+    def discharge(self, cost: int) -> None:
+        """Take back what `charge` counted."""
+        self._bytes -= cost
         if self._pause is not None and self._paused and self._bytes <= self._high // 2:
             self._paused = False
             self._pause(False)

@@ -1,0 +1,174 @@
+"""Floods and frames made to hurt: memory stays bounded, only the offender's stream ends."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from covey.errors import ProtocolError
+from covey.limits import Limits
+from covey.net.mux import Muxer
+from covey.wire.encoding import encode_uint, raw, uint
+from tests.net.mux_pipes import FOO, RecordingPipe, create, recorded, settle
+
+
+@contextmanager
+def growth_below(limit: int) -> Iterator[None]:
+    """What the block leaves allocated, and its peak, stay below `limit` bytes."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
+
+
+def open_frame(number: int, name: bytes) -> bytes:
+    return b"\0\1" + encode_uint(number) + encode_uint(len(name)) + name + b"\0"
+
+
+async def test_a_flood_of_opens_that_nobody_wants_leaves_nothing() -> None:
+    mux, pipe = recorded()
+    with growth_below(1_000_000):
+        for number in range(1, 20_001):
+            pipe.receive(open_frame(number, b"name%d" % number))
+            assert pipe.take() == [b"\0\2" + encode_uint(number)]
+    assert pipe.error is None
+    assert mux.is_idle
+
+
+async def test_a_flood_of_opens_while_pair_callbacks_wait_is_rejected_beyond_the_limit() -> None:
+    mux, pipe = recorded()
+    gate = asyncio.Event()
+    asked: list[bytes | None] = []
+
+    async def wait(name: bytes | None) -> None:
+        asked.append(name)
+        await gate.wait()
+
+    mux.pair("foo", wait)
+    for number in range(1, 10_001):
+        pipe.receive(open_frame(number, b"foo"))
+    await settle()
+    assert len(mux._tasks) == len(asked) == Limits().max_pairing
+    assert len(pipe.take()) == 10_000 - Limits().max_pairing
+    gate.set()
+    await mux.wait_closed()
+    assert len(pipe.take()) <= Limits().max_pairing
+    assert not mux.core._remote
+    assert pipe.error is None
+
+
+async def test_a_peer_that_floods_opens_and_never_reads_is_cut() -> None:
+    pipe = RecordingPipe()
+    pipe.full = True
+    Muxer(pipe, Limits(max_channels=1000))
+    for number in range(1, 2000):
+        if pipe.error is None:
+            pipe.receive(open_frame(number, b"foo"))
+    assert isinstance(pipe.error, ProtocolError)
+    assert len(pipe.wire) <= 1001
+
+
+async def test_messages_to_unknown_channels_cost_nothing() -> None:
+    _, pipe = recorded()
+    with growth_below(500_000):
+        for number in range(1, 20_000):
+            pipe.receive(encode_uint(number) + b"\0" + bytes(100))
+            pipe.receive(b"\0\3" + encode_uint(number))
+    assert pipe.take() == []
+    assert pipe.error is None
+
+
+async def test_ten_thousand_of_our_opens_that_nobody_answers_end_with_the_pipe() -> None:
+    mux, pipe = recorded()
+    closed: list[bool] = []
+    for number in range(10_000):
+        create(mux, f"p{number}", on_close=lambda remote, _: closed.append(remote)).open()
+    await settle()
+    assert len(pipe.take()) == 1
+    pipe.close()
+    assert closed == [True] * 10_000
+    assert not mux._channels
+
+
+@pytest.mark.parametrize("depth", [2, 30_000])
+async def test_nested_batches_end_the_stream(depth: int) -> None:
+    _, pipe = recorded()
+    pipe.receive(b"\0" + b"\0\0\xfe\xff\xff\xff\0" * depth)
+    assert isinstance(pipe.error, ProtocolError)
+
+
+async def test_a_batch_of_many_tiny_messages_takes_little_memory() -> None:
+    mux, pipe = recorded()
+    count = 0
+
+    def received(_: bytes) -> None:
+        nonlocal count
+        count += 1
+
+    create(mux, messages=[(raw, received)]).open()
+    pipe.receive(FOO)
+    batch = b"\0\0\1" + b"\1\0" * 400_000
+    with growth_below(1_000_000):
+        pipe.receive(batch)
+    assert count == 400_000
+
+
+async def test_a_batch_for_a_pairing_channel_is_kept_in_its_own_size() -> None:
+    mux, pipe = recorded()
+    gate = asyncio.Event()
+    mux.pair("foo", lambda _: gate.wait())
+    pipe.receive(FOO)
+    batch = b"\0\0\1" + b"\2\0x" * 300_000
+    with growth_below(3 * len(batch)):
+        pipe.receive(batch)
+    gate.set()
+    await mux.wait_closed()
+    assert not mux.core.paused
+
+
+async def test_a_slow_handler_flooded_in_one_batch_closes_its_channel_only() -> None:
+    pipe = RecordingPipe()
+    mux = Muxer(pipe, Limits(channel_backlog=1_000_000))
+    forever = asyncio.Event()
+    slow = create(mux, messages=[(uint, lambda _: forever.wait())])
+    slow.open()
+    pipe.receive(FOO)
+    with growth_below(8_000_000):
+        pipe.receive(b"\0\0\1" + b"\2\0\7" * 300_000)
+    assert slow.closed
+    assert pipe.error is None
+    forever.set()
+    await slow.fully_closed()
+
+
+async def test_overlapping_handlers_are_bounded_too() -> None:
+    pipe = RecordingPipe()
+    mux = Muxer(pipe, Limits(channel_backlog=100_000))
+    forever = asyncio.Event()
+    slow = create(mux, messages=[(raw, lambda _: forever.wait())], ordered=False)
+    slow.open()
+    pipe.receive(FOO)
+    for _ in range(2000):
+        pipe.receive(b"\1\0" + bytes(1000))
+    assert slow.closed
+    assert pipe.error is None
+    forever.set()
+    await slow.fully_closed()
+    await mux.wait_closed()
+
+
+async def test_frames_after_the_stream_was_destroyed_are_ignored() -> None:
+    mux, pipe = recorded()
+    seen: list[bytes] = []
+    create(mux, messages=[(raw, seen.append)]).open()
+    pipe.receive(FOO, b"\1", b"\1\0late")
+    pipe.receive(b"\1\0later")
+    await settle()
+    assert seen == []
+    assert pipe.closed
