@@ -12,6 +12,7 @@ Source: protomux 3.12.1; `protomux.md`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -42,6 +43,7 @@ from covey.wire.protomux_channel import (
     PairTimedOut,
     RemoteOpen,
 )
+from covey.wire.session import Buffer
 
 __all__ = ["Channel", "Message", "Muxer"]
 
@@ -261,7 +263,8 @@ class Muxer:
     def pipe_ended(self) -> None:
         """The remote ended its half: end ours too, there is no half-open mode."""
         self.flush()
-        self._pipe.end()
+        with contextlib.suppress(ClosedError):
+            self._pipe.end()
 
     def pipe_closed(self, error: CoveyError | None) -> None:
         """The stream is gone: every channel closes."""
@@ -313,9 +316,16 @@ class Muxer:
             self._flush_handle = None
         frames = self.core.data_to_send()
         if frames and not self.destroyed and not self._ended:
-            self.core.outbox.accepting = drained = self._pipe.write_messages(frames)
-            if drained:
-                self.core.answers_taken()
+            self._write(frames)
+
+    def _write(self, frames: list[Buffer]) -> None:
+        try:
+            drained = self._pipe.write_messages(frames)
+        except ClosedError:  # it was closed on this side, and tells us in its own time
+            drained = False
+        self.core.outbox.accepting = drained
+        if drained:
+            self.core.answers_taken()
 
     def deliver_soon(self, channel: Channel) -> None:
         """Deliver what was kept for `channel` in the next turn."""
