@@ -1,6 +1,6 @@
 """Measures the net layer alone: two processes over loopback, one JSON line per run.
 
-    python bench/net_probe.py bulk|small|shake|idle [--uvloop] [--bytes N] [--chunk K] [--count N]
+python bench/net_probe.py bulk|small|shake|idle [--uvloop] [--bytes N] [--chunk K] [--count N]
 """
 
 from __future__ import annotations

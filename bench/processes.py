@@ -58,7 +58,7 @@ def python(module: str, *arguments: str) -> list[str]:
 class Program:
     """A running program whose output is JSON lines; killed with its children at the end."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], cpu: int | None = None) -> None:
         self._command = command
         self._process = subprocess.Popen(
             command,
@@ -70,6 +70,8 @@ class Program:
             text=True,
             start_new_session=True,
         )
+        if cpu is not None:
+            os.sched_setaffinity(self._process.pid, {cpu})
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._errors: list[str] = []
         self._readers = [
@@ -128,19 +130,40 @@ class Program:
 
 
 @contextlib.contextmanager
-def running(command: list[str]) -> Iterator[Program]:
-    """A program, for the length of the block."""
-    program = Program(command)
+def running(command: list[str], cpu: int | None = None) -> Iterator[Program]:
+    """A program, for the length of the block; on that CPU alone when one is given."""
+    program = Program(command, cpu)
     try:
         yield program
     finally:
         program.end()
 
 
-def measure(server: list[str], client: list[str], field: str, *, on_server: bool = False) -> float:
-    """Start `server`, then `client` with its port; the figure that one of them prints."""
-    with running(server) as listening:
+def two_cpus() -> tuple[int, int] | tuple[None, None]:
+    """Two different CPUs that we may use; None, None where there are no two or no say in it."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None, None
+    mine = sorted(os.sched_getaffinity(0))
+    return (mine[0], mine[1]) if len(mine) > 1 else (None, None)
+
+
+def measure(
+    server: list[str],
+    client: list[str],
+    field: str,
+    *,
+    on_server: bool = False,
+    cpu_each: bool = False,
+) -> float:
+    """Start `server`, then `client` with its port; the figure that one of them prints.
+
+    `cpu_each` gives each of the two a CPU of its own, which the scheduler otherwise does or does
+    not as it likes: where every message wakes the other end, that alone decides about a factor of
+    two.
+    """
+    here, there = two_cpus() if cpu_each else (None, None)
+    with running(server, here) as listening:
         port = listening.line("port")["port"]
         flag = ["--port", str(port)] if client[0] == sys.executable else [f"--port={port}"]
-        with running([*client, *flag]) as calling:
+        with running([*client, *flag], there) as calling:
             return float((listening if on_server else calling).line(field)[field])

@@ -34,6 +34,7 @@ class TwoProcesses:
     program: str = "node-stream.cjs"
     options: dict[str, int] = field(default_factory=dict)
     on_server: bool = False
+    cpu_each: bool = False
 
     def covey(self) -> Measured:
         """Both ends are covey's."""
@@ -43,7 +44,7 @@ class TwoProcesses:
         both = ["--what", self.what, *options]
         server = python("bench.covey_peer", "--mode", "server", *both)
         client = python("bench.covey_peer", "--mode", "client", *both)
-        return measure(server, client, self.figure, on_server=self.on_server), ""
+        return self._measure(server, client)
 
     def node(self) -> Measured:
         """Both ends are Node's."""
@@ -53,7 +54,13 @@ class TwoProcesses:
         ]
         server = node(self.program, "--mode=server", *both)
         client = node(self.program, "--mode=client", *both)
-        return measure(server, client, self.figure, on_server=self.on_server), ""
+        return self._measure(server, client)
+
+    def _measure(self, server: list[str], client: list[str]) -> Measured:
+        figure = measure(
+            server, client, self.figure, on_server=self.on_server, cpu_each=self.cpu_each
+        )
+        return figure, ""
 
 
 def _staging(command: list[str], size: int) -> Measured:
@@ -77,7 +84,7 @@ def rows(scale: float = 1.0) -> list[Row]:
     corked = TwoProcesses("small", "perSec", options={**small, "batch": 64})
     shake = TwoProcesses("shake", "perSec", options={"n": some(500)})
     asked = {"count": some(20_000), "size": 100}
-    round_trip = TwoProcesses("round-trip", "perSec", "node-round-trip.cjs", asked)
+    round_trip = TwoProcesses("round-trip", "perSec", "node-round-trip.cjs", asked, cpu_each=True)
     idle = TwoProcesses(
         "connections",
         "bytesPerConnection",
