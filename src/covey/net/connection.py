@@ -51,6 +51,7 @@ class Connection:
         "__weakref__",
         "_address",
         "_callbacks",
+        "_closed_here",
         "_closers",
         "_consumer",
         "_delivery",
@@ -124,6 +125,7 @@ class Connection:
         self._paused_by_consumer = False
         self._remote_ended = False
         self._write_ended = False
+        self._closed_here = False
         self._gone = False
         self._sent_in_burst = 0
         self._reader: asyncio.Future[None] | None = None
@@ -253,7 +255,7 @@ class Connection:
         """
         if self._consumer is not None:
             raise UsageError("this connection is read by its muxer")
-        if self.close_reason is CloseReason.LOCAL:
+        if self._closed_here:
             raise self._closed_error()
         self._iterated = True
         if self._inbox is None:
@@ -451,6 +453,7 @@ class Connection:
             self.close_text = str(self.close_error or self.close_reason)
 
     def _forget_kept(self) -> None:
+        self._closed_here = True
         if self._inbox is not None:
             self._inbox.clear()
         self._held = 0
@@ -505,7 +508,7 @@ class Connection:
         try:
             callback(self)
         except Exception:
-            logger.exception("a close callback of connection %d failed", self.id)
+            logger.exception("a callback of connection %d failed", self.id)
 
 
 class _Flush:

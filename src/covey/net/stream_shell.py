@@ -74,13 +74,10 @@ class ShellOwner(Protocol):
 
 
 class WatchedSession(Session, Protocol):
-    """A session that watches for a dead remote, and keeps what was complete before a fault."""
+    """A session that watches for a dead remote."""
 
     def set_timeout(self, seconds: float, now: float) -> None:
         """Report `TimedOut` after so long without anything from the remote; 0: never."""
-
-    def take_events(self) -> list[SessionEvent]:
-        """Events completed by the call that raised."""
 
 
 class StreamShell(asyncio.BufferedProtocol):
@@ -236,7 +233,7 @@ class StreamShell(asyncio.BufferedProtocol):
         try:
             events = self._session.receive_data(self._scratch[:nbytes], self._loop.time())
         except (ProtocolError, HandshakeError) as error:
-            self._step(self._watched.take_events() if self._watched is not None else [])
+            self._step(self._session.take_events())
             self.abort(error)
             return
         self._step(events)
