@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ WAITING = {"wait", "echo_async", "reject_async"}
 def codec(name: str | None) -> encoding.Codec[Any] | None:
     if name is None:
         return None
+    name = re.sub("[A-Z]", lambda letter: "_" + letter[0].lower(), name)
     found = getattr(encoding, name, None) or getattr(encoding, name + "_")
     assert isinstance(found, encoding.Codec)
     return found
@@ -276,7 +278,7 @@ async def test_script(case: dict[str, Any], ordered: bool) -> None:
     for step in case["steps"]:
         script.events.clear()
         script.guarded(step)
-        await settle()
+        await settle(30)
         check(script, step, [frame.hex() for frame in script.pipe.take()], script.events)
     script.pipe.close()
     async with asyncio.timeout(5):

@@ -465,55 +465,6 @@ def test_opening_twice_is_refused() -> None:
         mux.open(channel)
 
 
-# Batches as we write them
-
-
-def send(mux: Protomux, channel: ChannelCore, payload: bytes) -> None:
-    outbox = mux.outbox
-    if outbox.channel != channel.wire_id:
-        outbox.start(channel.wire_id)
-    outbox.buffer += encode_uint(len(payload) + 1) + b"\0" + payload
-    if len(outbox.buffer) >= outbox.limit:
-        outbox.full()
-
-
-def test_what_is_gathered_leaves_as_one_batch_and_a_single_message_as_a_plain_frame() -> None:
-    mux = Protomux()
-    channel = created(mux)
-    mux.open(channel)
-    send(mux, channel, b"hi")
-    assert wire(mux) == ["00000007010103666f6f000001" + "03006869"]
-    send(mux, channel, b"hi")
-    assert wire(mux) == ["01006869"]
-    send(mux, channel, b"x" * 70_000)
-    assert wire(mux) == ["0100" + "78" * 70_000]
-    assert wire(mux) == []
-
-
-def test_twenty_corked_mebibytes_leave_in_frames_of_the_reference() -> None:
-    mux = plain()
-    channel = created(mux)
-    mux.open(channel)
-    wire(mux)
-    mux.outbox.cork()
-    for _ in range(20):
-        send(mux, channel, bytes(1 << 20))
-    mux.outbox.uncork()
-    assert [len(frame) for frame in mux.data_to_send()] == [8388659, 8388659, 4194331]
-
-
-def test_gathered_batches_leave_when_they_are_large() -> None:
-    mux = Protomux()
-    channel = created(mux)
-    mux.open(channel)
-    wire(mux)
-    for _ in range(100):
-        send(mux, channel, bytes(10_000))
-    sizes = [len(frame) for frame in mux.data_to_send()]
-    assert max(sizes) < 280_000
-    assert sum(sizes) > 1_000_000
-
-
 def test_the_end_of_the_stream_drops_everything() -> None:
     mux = plain()
     mux.pair("foo", "callback")

@@ -446,7 +446,8 @@ class Muxer:
         if not self.core.outbox.empty:
             self.flush()
         self._arm()
-        self._update_reading()
+        if self._paused or self._slow or self.core.paused:
+            self._update_reading()
 
     def _arm(self) -> None:
         at = self.core.next_timer()

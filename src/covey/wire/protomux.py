@@ -246,9 +246,11 @@ class Protomux:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` wants to be called, or None."""
-        pairing = next(iter(self._deadlines.values()), None)
+        if not self._deadlines:
+            return self._holds.next_end
+        pairing = next(iter(self._deadlines.values()))
         held = self._holds.next_end
-        return pairing if held is None else held if pairing is None else min(pairing, held)
+        return pairing if held is None else min(pairing, held)
 
     def handle_timer(self, now: float) -> Iterator[MuxEvent]:
         """End holds that lasted too long, and reject opens that nobody answered in time."""

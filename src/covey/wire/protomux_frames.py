@@ -193,6 +193,10 @@ class Holds:
 
 def _unwrap_single(batch: bytearray) -> None:
     """Turn a batch of one entry into the plain frame of that entry, in place."""
+    if batch[2] < 253 and batch[3] < 253:
+        if batch[3] + 4 == len(batch):
+            del batch[3], batch[:2]
+        return
     channel, position = read_uint(batch, 2, len(batch))
     length, position = read_uint(batch, position, len(batch))
     if position + length == len(batch):
