@@ -310,3 +310,22 @@ async def test_the_remote_end_writes_what_is_collected_and_ends_ours() -> None:
     mux.pipe_ended()
     assert pipe.take() == [FOO]
     assert events == [("stream_end_called",)]
+
+
+async def test_a_close_in_an_asynchronous_handler_stops_what_waits_in_its_queue() -> None:
+    mux, pipe = recorded()
+    seen: list[int] = []
+    channel = create(mux)
+
+    async def slow(value: int) -> None:
+        await asyncio.sleep(0)
+        seen.append(value)
+        if value == 2:
+            channel.close()
+
+    channel.add_message(uint, slow)
+    channel.open()
+    pipe.receive(FOO, bytes.fromhex("0000 01 020001 020002 020003 020004"))
+    async with asyncio.timeout(5):
+        await channel.fully_closed()
+    assert seen == [1, 2]

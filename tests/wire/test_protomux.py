@@ -478,3 +478,12 @@ def test_the_end_of_the_stream_drops_everything() -> None:
     assert mux.is_idle
     assert mux.next_timer() is None
     assert wire(mux) == []
+
+
+def test_a_handshake_is_not_kept_once_it_was_given_out() -> None:
+    mux = plain()
+    mux.open(created(mux))
+    (event,) = receive(mux, open_frame(1, handshake=bytes(5000)))
+    assert isinstance(event, ChannelOpened)
+    assert event.handshake == bytes(5000)
+    assert mux._remote[1].handshake == b""
