@@ -465,7 +465,7 @@ async def test_staging_shows_candidates_and_the_hub_shows_connections() -> None:
             (incoming,) = there.entries()
             assert (incoming.peer.channel, incoming.state) == (None, State.CONNECTED)
             story = flock.explain(place)
-            assert [line.step for line in story.lines][:2] == ["found", "dialling"]
+            assert [line.step for line in story.lines][:3] == ["found", "staged", "dialling"]
             assert story.state == "connected"
             assert flock.explain(there.hub.public_key or b"").lines
 

@@ -101,7 +101,7 @@ async def test_explain_tells_the_failures_and_the_next_attempt() -> None:
         clock.turn(0.25)
         story = flock.explain((HOST, port))
         told = [line.step for line in story.lines]
-        assert told[0] == "found"
+        assert told[:2] == ["found", "staged"]
         assert "dial-failed" in told
         assert told[-1] == "retry"
         assert (story.state, story.next_step) == ("waiting", "attempt 2 in 0.8 s")
@@ -156,6 +156,29 @@ async def test_a_removed_peer_is_not_dialled_until_it_is_added_again() -> None:
         assert flock._pursuit.found(b"y", HOST, port, "static"), "the ban is of one channel"
         flock.leave("y")
         assert flock.add_peer("x", (HOST, port))
+
+
+async def test_a_removed_peer_keeps_its_connection_and_is_not_retried() -> None:
+    clock = HandClock()
+    async with quiet_flock(clock=clock) as (flock, events):
+        async with quiet_flock() as (there, _):
+            place = await there.listen_on()
+            flock.add_peer("x", place)
+            await events.seen("connection")
+            flock.remove_peer("x", place)
+            assert flock.connected == 1
+        await events.seen("connection-closed")
+        assert clock.planned == []
+
+
+async def test_a_listener_may_add_peers_while_others_are_dialled() -> None:
+    async with refused_port() as port, quiet_flock(clock=HandClock()) as (flock, events):
+        flock.subscribe(
+            lambda event: event.type == "connecting" and flock.add_peer("x", ("127.0.0.2", port))
+        )
+        flock.add_peer("x", port)
+        assert (flock.queued, flock.connecting) == (0, 2)
+        await events.seen("connect-failed", 2)
 
 
 async def test_a_ban_may_come_before_the_peer_is_known() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from covey.flock.policy import Reason
@@ -124,6 +125,34 @@ class Bans:
             reason = self._asked.get(key) or self._found.get(key)
             if reason is not None:
                 return reason
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screen:
+    """Which addresses may be dialled at all.
+
+    `is_own(host, port)` knows this node's own listening addresses; from sources in
+    `public_sources` no private addresses are taken.
+    """
+
+    whitelist: Whitelist
+    bans: Bans
+    is_own: Callable[[str, int], bool]
+    public_sources: frozenset[str] = frozenset()
+
+    def refusal(self, name: bytes, host: str, port: int, source: str) -> tuple[Reason, str] | None:
+        """Why `host`, `port`, told by `source`, is not dialled for a channel, or None."""
+        if (text := undialable(host, port)) is not None:
+            return Reason.UNDIALABLE, text
+        if not self.whitelist.allows(host):
+            return Reason.WHITELIST, f"{host} is not on the whitelist"
+        if (banned := self.bans.reason(host, port, name)) is not None:
+            return Reason.BANNED, f"banned: {banned}"
+        if self.is_own(host, port):
+            return Reason.OWN_ADDRESS, "this flock listens there itself"
+        if source in self.public_sources and is_private(host):
+            return Reason.PRIVATE_ADDRESS, f"{source} cannot know a private address"
         return None
 
 

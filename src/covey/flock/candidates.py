@@ -31,7 +31,7 @@ class Candidate:
     """One host:port found for one channel. `retries` counts failures in a row, `due` is seconds.
 
     `last` tells in words what happened to it last. `key` is the one that the remote must prove,
-    where the application named it.
+    where the application named it. `left`: its channel was left, only its connection goes on.
     """
 
     host: str
@@ -43,6 +43,7 @@ class Candidate:
     due: float | None = None
     last: str = ""
     key: bytes | None = None
+    left: bool = False
 
     @property
     def pending(self) -> bool:

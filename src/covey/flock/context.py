@@ -83,7 +83,8 @@ class Context:
         address = self.address(candidate)
         if address:
             with contextlib.suppress(ClosedError):  # a given pool may be closed before us
-                self.staging.stage(address, data, from_network=True, source=candidate.source)
+                if self.staging.stage(address, data, from_network=True, source=candidate.source):
+                    self.tell(candidate, "staged", f"staged as {data['type']}", type=data["type"])
 
     def unstage(self, candidate: Candidate) -> None:
         """Take a candidate out of the staging pool."""

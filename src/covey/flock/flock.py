@@ -23,7 +23,7 @@ from covey.discovery.dns import DnsDiscovery
 from covey.errors import ClosedError, CoveyError, UsageError
 from covey.events import EventStream, LiveSubscription, LiveView, Subscription
 from covey.flock import policy
-from covey.flock.admission import Whitelist, canonical_host
+from covey.flock.admission import Bans, Screen, Whitelist, canonical_host
 from covey.flock.candidates import Candidate
 from covey.flock.clock import Clock, LoopClock
 from covey.flock.context import Context
@@ -158,6 +158,12 @@ class Flock:
             handshake=handshake,
             max_connections=max_connections,
         )
+        screen = Screen(
+            whitelist=self._context.whitelist,
+            bans=Bans(),
+            is_own=self._own.has,
+            public_sources=frozenset(public_sources),
+        )
         self._roster = Roster(
             self._context,
             own_id=self.id,
@@ -168,8 +174,7 @@ class Flock:
             self._context,
             self._roster,
             dial=self._dial if stream is None else self._dial_apart,
-            is_own=lambda host, port: (host, port) in self._own,
-            public_sources=frozenset(public_sources),
+            screen=screen,
             share=stream is None,
         )
         self._roster.report_to(Outcomes(self._context, self._pursuit))
@@ -433,9 +438,8 @@ class Flock:
     def _accepted(self, connection: Connection) -> None:
         """The own endpoint completed the handshake of an accepted connection."""
         self._incoming.done(connection.attempt)
+        self.hub.accept(connection)  # a refusal of the hub cuts it, and the roster tells its end
         self._roster.arrive_later(connection, info_of(connection, None))
-        if not connection.closed:
-            self.hub.accept(connection)
 
     def _hub_told(self, event: HubEvent) -> None:
         """A given hub accepted a connection: what its endpoint did not ask is asked here."""

@@ -33,10 +33,11 @@ class OwnAddresses:
         self._bound.add((canonical_host(host), port))
         self._ports.add(port)
 
-    def __contains__(self, place: tuple[str, int]) -> bool:
-        host, port = canonical_host(place[0]), place[1]
+    def has(self, host: str, port: int) -> bool:
+        """Whether `host`, `port` is one of them."""
         if port not in self._ports:
             return False
+        host = canonical_host(host)
         host = "127.0.0.1" if host == "localhost" else host
         return any(
             at == port and (bound == host or (_is_wildcard(bound) and self._is_local(host)))

@@ -14,7 +14,7 @@ from covey.errors import (
     SelfConnection,
 )
 from covey.flock import policy
-from covey.flock.admission import Bans, DialBudget, canonical_host, is_private, undialable
+from covey.flock.admission import Screen, canonical_host, is_private
 from covey.flock.candidates import Candidate, CandidateTable, DialQueue, State
 from covey.flock.clock import Timer
 from covey.flock.context import Context
@@ -27,6 +27,7 @@ from covey.flock.events import (
     PeerDropped,
     PeerRejected,
 )
+from covey.flock.gate import DialGate
 from covey.flock.policy import Reason
 from covey.flock.watch import OutgoingWatch, info_of
 from covey.net.connection import Connection
@@ -50,16 +51,12 @@ class Ring(Protocol):
     ) -> None:
         """Take a connection whose handshake is over."""
 
-    def adopt(self, candidate: Candidate) -> bool:
-        """Whether a peer is connected that was reached by this candidate's address."""
-
 
 class Pursuit:
     """Decides whom to dial when, by the rules in `policy`, `admission` and `candidates`.
 
     `dial(candidate, watch)` makes the connection; with `share` one connection to an address
-    serves all channels that know it. `is_own(host, port)` knows this node's own
-    listening addresses; from sources in `public_sources` no private addresses are taken.
+    serves all channels that know it.
     """
 
     def __init__(
@@ -68,27 +65,25 @@ class Pursuit:
         ring: Ring,
         *,
         dial: Callable[[Candidate, OutgoingWatch], Awaitable[Connection]],
-        is_own: Callable[[str, int], bool],
-        public_sources: frozenset[str],
+        screen: Screen,
         share: bool,
     ) -> None:
         limits = context.limits
         self._context = context
         self._ring = ring
         self._dial = dial
-        self._is_own = is_own
-        self._public_sources = public_sources
+        self._screen = screen
+        self._bans = screen.bans
         self._share = share
-        self._bans = Bans()
         self._table = CandidateTable(
             per_channel=limits.max_candidates, ports_per_host=limits.max_ports_per_host
         )
         self._queue = DialQueue()
-        self._budget: DialBudget | None = None
+        self._gate = DialGate(context, self.kick)
         self._attempts: set[Candidate] = set()
         self._timers: dict[Candidate, Timer] = {}
-        self._kick_timer: Timer | None = None
         self._kicking = False
+        self._kick_again = False
         self._tasks: dict[Candidate, asyncio.Task[None]] = {}
 
     @property
@@ -130,29 +125,25 @@ class Pursuit:
         `key` is the one it must prove, if the caller knows it.
         """
         host = canonical_host(host)
-        candidate = self._table.get(name, host, port)
         refusal = self._refusal(name, host, port, source)
-        if refusal is None and candidate is not None and candidate.pending:
-            refusal = Reason.DUPLICATE, f"it is {candidate.state} already"
-        if refusal is None and candidate is None and (full := self._table.refusal(name, host)):
-            refusal = full, "enough candidates are known"
-        shown = candidate or Candidate(host=host, port=port, name=name, source=source)
-        if refusal is not None:
-            self._reject(shown, *refusal)
-            return False
+        candidate = self._table.get(name, host, port)
+        fresh = candidate is None
         if candidate is None:
-            self._take_in(shown)
-        if key is not None:
-            shown.key = key
-        if self._share and self._ring.adopt(shown):
-            shown.state = State.CONNECTED
-            self._reject(shown, Reason.DUPLICATE, "connected already")
+            candidate = Candidate(host=host, port=port, name=name, source=source)
+        if refusal is not None:
+            self._reject(candidate, *refusal)
             return False
-        self._context.stage(shown, self._stage_data(shown))
-        self._context.tell(shown, "found", f"found by {source}", source=source, channel=name)
-        shown.state = State.QUEUED
-        self._queue.push(shown)
-        self._context.publish(PeerDiscovered(self._context.peer(shown)))
+        candidate.key = key or candidate.key
+        if fresh:
+            self._take_in(candidate)
+        if self._is_served(candidate):
+            return False
+        text = f"found by {source}"
+        self._context.tell(candidate, "found", text, source=source, channel=name)
+        self._context.stage(candidate, self._stage_data(candidate))
+        candidate.state = State.QUEUED
+        self._queue.push(candidate)
+        self._context.publish(PeerDiscovered(self._context.peer(candidate)))
         self.kick()
         return True
 
@@ -174,24 +165,25 @@ class Pursuit:
     def leave(self, name: bytes) -> None:
         """Cancel the queue, the retries and the dials of a channel; connections stay."""
         for candidate in self._table.of(name):
-            self._forget(candidate)
+            if candidate.state is State.CONNECTED:
+                candidate.left = True
+            else:
+                self._forget(candidate)
         self.kick()
 
     def _refusal(self, name: bytes, host: str, port: int, source: str) -> tuple[Reason, str] | None:
-        """Why an address may not be dialled at all."""
-        if (text := undialable(host, port)) is not None:
-            return Reason.UNDIALABLE, text
+        """Why an address is not taken into the channel now."""
+        if (refusal := self._screen.refusal(name, host, port, source)) is not None:
+            return refusal
         if not self._context.address_of(host, port):
             return Reason.UNDIALABLE, f"no address names {host!r}"
-        if not self._context.whitelist.allows(host):
-            return Reason.WHITELIST, f"{host} is not on the whitelist"
-        if (banned := self._bans.reason(host, port, name)) is not None:
-            return Reason.BANNED, f"banned: {banned}"
-        if self._is_own(host, port):
-            return Reason.OWN_ADDRESS, "this flock listens there itself"
-        if source in self._public_sources and is_private(host):
-            return Reason.PRIVATE_ADDRESS, f"{source} cannot know a private address"
-        return None
+        candidate = self._table.get(name, host, port)
+        if candidate is not None:
+            candidate.left = False  # a channel that was left can only be told of when joined again
+            text = f"it is {candidate.state} already"
+            return (Reason.DUPLICATE, text) if candidate.pending else None
+        full = self._table.refusal(name, host)
+        return None if full is None else (full, "enough candidates are known")
 
     def _reject(self, candidate: Candidate, reason: Reason, text: str) -> None:
         if reason is not Reason.DUPLICATE:
@@ -220,7 +212,8 @@ class Pursuit:
         self._table.remove(candidate)
         self._queue.remove(candidate)
         self._cancel_retry(candidate)
-        if (task := self._tasks.get(candidate)) is not None:
+        task = self._tasks.get(candidate)
+        if task is not None and task is not asyncio.current_task():
             task.cancel()
         if not self._table.at(candidate.host, candidate.port):
             self._context.unstage(candidate)
@@ -230,55 +223,50 @@ class Pursuit:
 
     def kick(self) -> None:
         """Dial as many as the limits allow; called on every release."""
+        self._kick_again = True
         if self._kicking:
-            return  # a listener of `connecting` called back in
+            return  # a listener called back in: the loop below goes round once more
         self._kicking = True
         try:
-            for _ in range(len(self._queue)):
-                if not self._may_dial():
-                    break
-                candidate = self._queue.pop()
-                if candidate is not None:
-                    self._start_or_wait(candidate)
+            while self._kick_again:
+                self._kick_again = False
+                self._dial_queued()
         finally:
             self._kicking = False
 
-    def _may_dial(self) -> bool:
-        context = self._context
-        limits = context.limits
-        busy = len(self._attempts)
-        total = self._ring.connected + self._ring.pending_outgoing + busy
-        if context.closing or busy >= limits.max_dials:
-            return False
-        if 0 < context.max_connections <= total:
-            return False
-        now = context.clock.now()
-        if self._budget is None:
-            rate = limits.dials_per_second
-            self._budget = DialBudget(rate=rate, burst=max(1.0, rate / 2), now=now)
-        wait = self._budget.wait(now)
-        if wait > 0 and self._kick_timer is None:
-            self._kick_timer = context.clock.call_at(now + wait, self._kick_again)
-        return wait == 0
+    def _dial_queued(self) -> None:
+        for _ in range(len(self._queue)):
+            busy = len(self._attempts)
+            if not self._gate.open(busy, busy + self._ring.connected + self._ring.pending_outgoing):
+                return
+            candidate = self._queue.pop()
+            if candidate is None or self._is_served(candidate):
+                continue
+            if State.CONNECTING in self._states_alike(candidate):
+                self._queue.push(candidate)  # its turn comes when that attempt is over
+            else:
+                self._start(candidate)
 
-    def _kick_again(self) -> None:
-        self._kick_timer = None
-        self.kick()
+    def _is_served(self, candidate: Candidate) -> bool:
+        """Whether its address is connected already, for another channel."""
+        if State.CONNECTED not in self._states_alike(candidate):
+            return False
+        candidate.state = State.CONNECTED
+        self._reject(candidate, Reason.DUPLICATE, "connected already, for another channel")
+        return True
 
-    def _start_or_wait(self, candidate: Candidate) -> None:
-        """Dial, unless the same address is connected, or being dialled, for another channel."""
-        others = self._table.at(candidate.host, candidate.port) if self._share else []
-        if self._share and self._ring.adopt(candidate):
-            candidate.state = State.CONNECTED
-            self._reject(candidate, Reason.DUPLICATE, "connected already, for another channel")
-        elif any(other.state is State.CONNECTING for other in others):
-            self._queue.push(candidate)
-        else:
-            self._start(candidate)
+    def _states_alike(self, candidate: Candidate) -> set[State]:
+        return {one.state for one in self._alike(candidate) if one is not candidate}
+
+    def _alike(self, candidate: Candidate) -> list[Candidate]:
+        """The candidates that a connection to this one's address serves, itself included."""
+        if not self._share:
+            return [candidate]
+        others = self._table.at(candidate.host, candidate.port)
+        return others if candidate in others else [candidate, *others]
 
     def _start(self, candidate: Candidate) -> None:
-        if self._budget is not None:
-            self._budget.take()
+        self._gate.passed()
         candidate.state = State.CONNECTING
         candidate.due = None
         self._attempts.add(candidate)
@@ -288,7 +276,11 @@ class Pursuit:
             self._attempt(candidate), name=f"flock dial {candidate.host}:{candidate.port}"
         )
         self._tasks[candidate] = task
-        task.add_done_callback(lambda _: self._tasks.pop(candidate, None))
+        task.add_done_callback(lambda ended: self._task_ended(candidate, ended))
+
+    def _task_ended(self, candidate: Candidate, ended: asyncio.Task[None]) -> None:
+        if self._tasks.get(candidate) is ended:
+            del self._tasks[candidate]
 
     async def _attempt(self, candidate: Candidate) -> None:
         watch = OutgoingWatch(self._context, candidate, self._attempts.discard)
@@ -326,7 +318,8 @@ class Pursuit:
 
     def failed(self, candidate: Candidate, error: Exception | None) -> None:
         """An attempt failed, or the connection was lost: plan the next one, or drop the peer."""
-        if self._context.closing or not self._table.knows(candidate):
+        banned = self._bans.reason(candidate.host, candidate.port, candidate.name)
+        if self._context.closing or banned or not self._table.knows(candidate):
             candidate.state = State.IDLE
             return
         candidate.retries += 1
@@ -355,10 +348,7 @@ class Pursuit:
 
     def connected(self, candidates: list[Candidate]) -> None:
         """One peer is connected, and these led to it; so do others with the same addresses."""
-        for candidate in tuple(candidates):
-            alike = self._table.at(candidate.host, candidate.port) if self._share else []
-            candidates += [one for one in alike if one not in candidates]
-        for candidate in candidates:
+        for candidate in [one for led in candidates for one in self._alike(led)]:
             self._queue.remove(candidate)
             self._cancel_retry(candidate)
             candidate.state = State.CONNECTED
@@ -373,13 +363,14 @@ class Pursuit:
 
         When its channel was left, another channel that knows the address takes over.
         """
-        for candidate in candidates:
+        for candidate in [one for led in candidates for one in self._alike(led)]:
             if candidate.state is State.CONNECTED:
                 candidate.state = State.IDLE
+            if candidate.left:
+                self._forget(candidate)
         if origin is None:
             return
-        place = origin.host, origin.port
-        heirs = [origin, *(one for one in candidates if (one.host, one.port) == place)]
+        heirs = [origin, *self._alike(origin)]
         chosen = next((one for one in heirs if self._table.knows(one)), None)
         if chosen is not None and chosen.state is State.IDLE:
             self.failed(chosen, error)
@@ -418,8 +409,7 @@ class Pursuit:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        if self._kick_timer is not None:
-            self._kick_timer.cancel()
+        self._gate.close()
         tasks = tuple(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -159,21 +159,16 @@ class Roster:
         """The record of a connection that has not ended."""
         return self._records.get(connection.id)
 
-    def adopt(self, candidate: Candidate) -> bool:
-        """Whether a peer is connected that was reached by this address; then it belongs to it."""
-        place = candidate.host, candidate.port
-        for record in self.registered():
-            if any((one.host, one.port) == place for one in record.candidates):
-                record.candidates.append(candidate)
-                return True
-        return False
-
     # A connection arrives
 
     async def arrive(
         self, connection: Connection, info: ConnectionInfo, origin: Candidate | None
     ) -> None:
         """Take a connection whose handshake is over: learn its id, decide, register or close it."""
+        known = self._records.get(connection.id)
+        if known is not None:  # a shared hub gave a connection that this flock has already
+            self._lead_to(known, origin)
+            return
         record = Record(connection, info, origin)
         self._records[connection.id] = record
         connection.on_close(lambda _: self._closed(record))
@@ -273,15 +268,19 @@ class Roster:
             self._context.publish(RedundantConnection(other.connection, other.info, cause))
             self._register(new)
             return
-        if new.origin is not None:
-            other.candidates.append(new.origin)
-            self._owner.peer_connected(other)
+        self._lead_to(other, new.origin)
         if outcome is Outcome.HELD:
             new.stage = Stage.HELD
             when = self._context.clock.now() + policy.HOLD
             new.timer = self._context.clock.call_at(when, lambda: self._let_go(new, cause))
         else:
             self._drop(new, cause)
+
+    def _lead_to(self, record: Record, origin: Candidate | None) -> None:
+        """A candidate turned out to be the peer of a connection that there is already."""
+        if origin is not None:
+            record.candidates.append(origin)
+            self._owner.peer_connected(record)
 
     def _let_go(self, record: Record, cause: Cause) -> None:
         """The remote did not end the other connection: drop this one."""
