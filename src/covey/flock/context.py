@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from covey.conn.hub import Hub
 from covey.conn.staging import Staging
 from covey.errors import AddressError, ClosedError
 from covey.events import EventStream, LiveView
-from covey.flock.admission import Whitelist
+from covey.flock.admission import Whitelist, is_private
 from covey.flock.candidates import Candidate
 from covey.flock.clock import Clock
 from covey.flock.events import FlockEvent, Peer
@@ -78,13 +78,20 @@ class Context:
                 address, step, text, stranger=candidate.source != "application", **fields
             )
 
-    def stage(self, candidate: Candidate, data: Mapping[str, Any]) -> None:
-        """Show a candidate in the staging pool."""
+    def stage(self, candidate: Candidate, alike: Iterable[Candidate] = ()) -> None:
+        """Show a candidate in the staging pool; `alike` have the same address, in any channel."""
         address = self.address(candidate)
+        kind = "lan" if is_private(candidate.host) else "internet"
+        data = {
+            "type": kind,
+            "source": candidate.source,
+            "topic": candidate.name,
+            "topics": tuple(sorted({one.name for one in (candidate, *alike)})),
+        }
         if address:
             with contextlib.suppress(ClosedError):  # a given pool may be closed before us
                 if self.staging.stage(address, data, from_network=True, source=candidate.source):
-                    self.tell(candidate, "staged", f"staged as {data['type']}", type=data["type"])
+                    self.tell(candidate, "staged", f"staged as {kind}", type=kind)
 
     def unstage(self, candidate: Candidate) -> None:
         """Take a candidate out of the staging pool."""

@@ -40,7 +40,8 @@ from covey.flock.outcomes import Outcomes
 from covey.flock.own_addresses import OwnAddresses
 from covey.flock.policy import NameHash, Reason
 from covey.flock.pursuit import Pursuit
-from covey.flock.roster import Handler, Hooks, Roster
+from covey.flock.records import Handler, Hooks
+from covey.flock.roster import Roster
 from covey.flock.topic import Topic
 from covey.flock.view import FlockEntry, explain, flock_entries
 from covey.flock.watch import IncomingWatch, OutgoingWatch, info_of

@@ -6,7 +6,7 @@ from covey.flock.context import Context
 from covey.flock.events import Peer, PeerBanned
 from covey.flock.policy import Reason
 from covey.flock.pursuit import Pursuit
-from covey.flock.roster import Record
+from covey.flock.records import Record
 
 
 class Outcomes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
 
 from covey.errors import (
     AddressError,
@@ -14,14 +13,13 @@ from covey.errors import (
     SelfConnection,
 )
 from covey.flock import policy
-from covey.flock.admission import Screen, canonical_host, is_private
+from covey.flock.admission import Screen, canonical_host
 from covey.flock.candidates import Candidate, CandidateTable, DialQueue, State
 from covey.flock.clock import Timer
 from covey.flock.context import Context
 from covey.flock.events import (
     ConnectFailed,
     Connecting,
-    ConnectionInfo,
     PeerBanned,
     PeerDiscovered,
     PeerDropped,
@@ -29,27 +27,11 @@ from covey.flock.events import (
 )
 from covey.flock.gate import DialGate
 from covey.flock.policy import Reason
+from covey.flock.records import Ring
 from covey.flock.watch import OutgoingWatch, info_of
 from covey.net.connection import Connection
 
 logger = logging.getLogger("covey.flock")
-
-
-class Ring(Protocol):
-    """What a pursuit needs to know of the connections there are."""
-
-    @property
-    def connected(self) -> int:
-        """Connected peers."""
-
-    @property
-    def pending_outgoing(self) -> int:
-        """Dialled connections that are not their peer's yet."""
-
-    async def arrive(
-        self, connection: Connection, info: ConnectionInfo, origin: Candidate | None
-    ) -> None:
-        """Take a connection whose handshake is over."""
 
 
 class Pursuit:
@@ -104,17 +86,6 @@ class Pursuit:
         """The candidates of all channels with that address."""
         return self._table.at(host, port)
 
-    def outlook(self, host: str, port: int) -> tuple[str | None, str | None]:
-        """State of an address over all channels, and what happens to it next by itself."""
-        found = self._table.at(host, port)
-        for candidate in found:
-            if candidate.state is State.WAITING and candidate.due is not None:
-                left = max(0.0, candidate.due - self._context.clock.now())
-                return str(candidate.state), f"attempt {candidate.retries + 1} in {left:.1f} s"
-            if candidate.state is State.QUEUED:
-                return str(candidate.state), "it is dialled when its turn comes"
-        return (str(found[0].state) if found else None), None
-
     # Found, banned, left
 
     def found(
@@ -140,7 +111,7 @@ class Pursuit:
             return False
         text = f"found by {source}"
         self._context.tell(candidate, "found", text, source=source, channel=name)
-        self._context.stage(candidate, self._stage_data(candidate))
+        self._context.stage(candidate, self._table.at(candidate.host, candidate.port))
         candidate.state = State.QUEUED
         self._queue.push(candidate)
         self._context.publish(PeerDiscovered(self._context.peer(candidate)))
@@ -194,18 +165,6 @@ class Pursuit:
         pushed = self._table.add(candidate)
         if pushed is not None:
             self._forget(pushed)
-
-    def _stage_data(self, candidate: Candidate) -> dict[str, Any]:
-        """What the staging pool shows; the topics of all channels that know the address."""
-        known = self._table.at(candidate.host, candidate.port)
-        channels = tuple(sorted({one.name for one in (*known, candidate)}))
-        kind = "lan" if is_private(candidate.host) else "internet"
-        return {
-            "type": kind,
-            "source": candidate.source,
-            "topic": candidate.name,
-            "topics": channels,
-        }
 
     def _forget(self, candidate: Candidate) -> None:
         """Drop every plan that involves a candidate."""
@@ -339,7 +298,7 @@ class Pursuit:
             return
         candidate.state = State.WAITING
         candidate.due = self._context.clock.now() + wait
-        self._context.stage(candidate, self._stage_data(candidate))
+        self._context.stage(candidate, self._table.at(candidate.host, candidate.port))
         self._context.tell(
             candidate, "retry", f"next attempt in {wait:g} s", wait=wait, error=error
         )

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from covey.errors import ClosedError, HandshakeError, HandshakeTimeout
 from covey.flock import policy
 from covey.flock.candidates import Candidate
-from covey.flock.clock import Timer
 from covey.flock.context import Context
 from covey.flock.events import (
     Connected,
@@ -25,75 +22,14 @@ from covey.flock.events import (
     PeerRejected,
     RedundantConnection,
 )
-from covey.flock.hooks import ConnectHook, StreamHook, StreamIdentity
+from covey.flock.hooks import StreamIdentity
 from covey.flock.policy import Cause, Link, Reason
+from covey.flock.records import Handler, Hooks, Record, RosterOwner, Stage
 from covey.flock.registry import Outcome, Registry
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 
 logger = logging.getLogger("covey.flock")
-
-Handler = Callable[[Any], Awaitable[object]]
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What the application runs on connections, and how long `stream` and `connect` may take."""
-
-    handler: Handler | None
-    stream: StreamHook | None
-    connect: ConnectHook | None
-    timeout: float
-
-
-class Stage(StrEnum):
-    """How far a connection is."""
-
-    IDENTIFYING = "identifying"
-    HELD = "held"
-    REGISTERED = "registered"
-    ENDING = "ending"
-
-
-@dataclass(slots=True, eq=False)
-class Record:
-    """One connection. `origin` is the candidate that was dialled, `candidates` all that led here.
-
-    `seen` is the count of bytes read when somebody last looked, and when it had last changed.
-    """
-
-    connection: Connection
-    info: ConnectionInfo
-    origin: Candidate | None
-    stage: Stage = Stage.IDENTIFYING
-    link: Link | None = None
-    candidates: list[Candidate] = field(default_factory=list)
-    handler: asyncio.Task[None] | None = None
-    timer: Timer | None = None
-    seen: tuple[int, float] = (0, 0.0)
-    finished: bool = False
-
-
-class RosterOwner(Protocol):
-    """Who is told what becomes of candidates."""
-
-    def peer_connected(self, record: Record) -> None:
-        """The record's peer is connected, by the registered connection `record`."""
-
-    def peer_lost(self, record: Record) -> None:
-        """The registered connection of a peer ended and none took its place."""
-
-    def met_self(self, record: Record) -> None:
-        """The connection leads back to this node; it is being closed."""
-
-    def attempt_failed(self, record: Record, error: Exception) -> None:
-        """The connection ended before its remote was known."""
-
-    def no_room(self, record: Record) -> None:
-        """The connection is complete, but there are enough."""
-
-    def slot_free(self) -> None:
-        """A connection ended or was registered: somebody may be dialled now."""
 
 
 class Roster:

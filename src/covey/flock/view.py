@@ -9,7 +9,8 @@ from covey.flock.candidates import Candidate, State
 from covey.flock.context import Context
 from covey.flock.events import Peer
 from covey.flock.pursuit import Pursuit
-from covey.flock.roster import Record, Roster
+from covey.flock.records import Record
+from covey.flock.roster import Roster
 from covey.net.connection import Connection
 
 
@@ -53,6 +54,17 @@ def explain(context: Context, pursuit: Pursuit, host: str, port: int, key: bytes
     if key is None and known:
         key = known[0].key
     story = context.hub.explain(context.address_of(host, port, key))
-    state, plan = pursuit.outlook(host, port)
+    state, plan = _outlook(known, context.clock.now())
     # The hub never retries, so where the flock has a plan it knows better what comes next.
     return replace(story, state=story.state or state, next_step=plan or story.next_step)
+
+
+def _outlook(known: list[Candidate], now: float) -> tuple[str | None, str | None]:
+    """State of an address over all channels, and what happens to it next by itself."""
+    for candidate in known:
+        if candidate.state is State.WAITING and candidate.due is not None:
+            left = max(0.0, candidate.due - now)
+            return str(candidate.state), f"attempt {candidate.retries + 1} in {left:.1f} s"
+        if candidate.state is State.QUEUED:
+            return str(candidate.state), "it is dialled when its turn comes"
+    return (str(known[0].state) if known else None), None
