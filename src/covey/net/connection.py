@@ -17,6 +17,7 @@ from covey.net.attempt import Attempt
 from covey.net.close_reason import CloseReason
 from covey.net.pipe import MessageConsumer
 from covey.net.stream_shell import StreamShell
+from covey.net.waiters import Waiters
 from covey.wire.session import Buffer, Opened
 
 if TYPE_CHECKING:
@@ -48,44 +49,14 @@ class Connection:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_address",
-        "_callbacks",
-        "_closed_here",
-        "_closers",
-        "_consumer",
-        "_delivery",
-        "_end_callbacks",
-        "_gone",
-        "_held",
-        "_holding",
-        "_inbox",
-        "_iterated",
-        "_limits",
-        "_loop",
-        "_mux",
-        "_mux_allowed",
-        "_paused_by_consumer",
-        "_reader",
-        "_reading_paused",
-        "_remote_ended",
-        "_sent_in_burst",
-        "_shell",
-        "_write_ended",
-        "_writers",
-        "attempt",
-        "close_error",
-        "close_reason",
-        "close_text",
-        "handshake_hash",
-        "id",
-        "messages_read",
-        "messages_written",
-        "opened_at",
-        "remote_address",
-        "remote_id",
+        "__weakref__", "_address", "_callbacks", "_closed_here", "_closers", "_consumer",
+        "_delivery", "_end_callbacks", "_gone", "_held", "_holding", "_inbox", "_iterated",
+        "_limits", "_loop", "_mux", "_mux_allowed", "_paused_by_consumer", "_reader",
+        "_reading_paused", "_remote_ended", "_sent_in_burst", "_shell", "_write_ended", "_writers",
+        "attempt", "close_error", "close_reason", "close_text", "handshake_hash", "id",
+        "messages_read", "messages_written", "opened_at", "remote_address", "remote_id",
         "remote_key",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -129,8 +100,8 @@ class Connection:
         self._gone = False
         self._sent_in_burst = 0
         self._reader: asyncio.Future[None] | None = None
-        self._writers: list[asyncio.Future[None]] = []
-        self._closers: list[asyncio.Future[None]] = []
+        self._writers = Waiters()
+        self._closers = Waiters()
         self._callbacks: list[Callable[[Connection], object]] = []
         self._end_callbacks: list[Callable[[Connection], object]] = []
         shell.owner = self
@@ -204,7 +175,7 @@ class Connection:
         When cancelled before it could be handed over, nothing of it is sent. Raises `ClosedError`.
         """
         while self._shell.write_paused and not self.closed:
-            await self._wait_writable()
+            await self._writers.wait()
         self._check_writable()
         self._shell.send([data])
         self.messages_written += 1
@@ -242,7 +213,7 @@ class Connection:
     async def flushed(self) -> None:
         """Wait until the write backlog is low; after `end`, until all bytes have left."""
         while self._shell.write_paused and not self._gone:
-            await self._wait_writable()
+            await self._writers.wait()
         if self._gone and self.close_error is not None:
             raise self._closed_error()
 
@@ -339,7 +310,7 @@ class Connection:
     async def wait_closed(self) -> None:
         """Return when the socket is closed and the close callbacks have run."""
         if not self._gone:
-            await self._wait_in(self._closers)
+            await self._closers.wait()
 
     def on_close(self, callback: Callable[[Connection], object]) -> None:
         """Call `callback(connection)` once, after the socket is closed; in the next turn if it is.
@@ -402,7 +373,7 @@ class Connection:
 
     def shell_writable(self) -> None:
         """The write backlog drained."""
-        _wake(self._writers)
+        self._writers.wake()
         if self._consumer is not None:
             self._consumer.writable()
 
@@ -482,27 +453,15 @@ class Connection:
             self._reading_paused = False
             self._shell.resume_reading()
 
-    async def _wait_writable(self) -> None:
-        await self._wait_in(self._writers)
-
-    async def _wait_in(self, waiters: list[asyncio.Future[None]]) -> None:
-        waiter = self._loop.create_future()
-        waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in waiters:
-                waiters.remove(waiter)
-
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
     def _wake_all(self) -> None:
         self._wake_reader()
-        _wake(self._writers)
+        self._writers.wake()
         if self._gone:
-            _wake(self._closers)
+            self._closers.wake()
 
     def _run_callback(self, callback: Callable[[Connection], object]) -> None:
         try:
@@ -521,10 +480,3 @@ class _Flush:
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._connection.flushed().__await__()
-
-
-def _wake(waiters: list[asyncio.Future[None]]) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(None)
-    waiters.clear()

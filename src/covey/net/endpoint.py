@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import os
@@ -28,6 +27,7 @@ from covey.net.pending import Pending
 from covey.net.stream_shell import StreamShell
 from covey.net.tcp import HostPort
 from covey.net.transports import Listener, Transport, default_transports
+from covey.net.waiters import Waiters
 
 logger = logging.getLogger("covey.net.endpoint")
 
@@ -77,7 +77,7 @@ class Endpoint:
         self._accepted_per_host: Counter[str] = Counter()
         self._leaving: set[Pending] = set()  # dropped, their sockets about to close
         self._connections: set[Connection] = set()
-        self._waiters: list[asyncio.Future[None]] = []
+        self._settled = Waiters()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -179,7 +179,7 @@ class Endpoint:
             for connection in connections:
                 await connection.wait_closed()
         while self._dials or self._accepted or self._leaving:
-            await self._wait_settled()
+            await self._settled.wait()
 
     # Accepting
 
@@ -239,9 +239,7 @@ class Endpoint:
         self._dials.discard(pending)
         self._leaving.discard(pending)
         self._forget_accepted(pending)
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._settled.wake()
         if connection is None:
             return
         self._connections.add(connection)
@@ -266,14 +264,6 @@ class Endpoint:
             self._accepted_per_host[host] -= 1
             if not self._accepted_per_host[host]:
                 del self._accepted_per_host[host]
-
-    async def _wait_settled(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.remove(waiter)
 
     def _check_open(self) -> None:
         if self._closed:

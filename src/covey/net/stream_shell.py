@@ -190,7 +190,10 @@ class StreamShell(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
-        if self._remote_ended or self._all_left(transport):
+        if self._all_left(transport):
+            transport.close()  # what is left to do happens in the next turn: no timer needed
+            return
+        if self._remote_ended:
             self._close_within(transport)
             return
         if not self._write_ended:

@@ -1,0 +1,31 @@
+"""Callers that wait for the same thing, each cancellable on its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Waiters:
+    """A group of callers; `wake` lets all of them go on and look again."""
+
+    __slots__ = ("_futures",)
+
+    def __init__(self) -> None:
+        self._futures: list[asyncio.Future[None]] = []
+
+    async def wait(self) -> None:
+        """Return after the next `wake`."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._futures.append(future)
+        try:
+            await future
+        finally:
+            if future in self._futures:
+                self._futures.remove(future)
+
+    def wake(self) -> None:
+        """Let everybody who waits now go on, in the next turn."""
+        futures, self._futures = self._futures, []
+        for future in futures:
+            if not future.done():
+                future.set_result(None)
