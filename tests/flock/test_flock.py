@@ -515,6 +515,7 @@ async def test_given_parts_are_used_and_left_open() -> None:
     ):
         flock = Flock(hub=hub, staging=staging, channel=channel, host=HOST)
         events = Recorder(flock)
+        assert (flock.hub, flock.staging, flock.channel) == (hub, staging, channel)
         await flock.join("x")
         there.add_peer("x", flock.address or 0)
         await theirs.seen("connection")

@@ -9,13 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import replace
 from typing import Literal, Self, TypeAlias, overload
 
 from covey.address import Address
 from covey.conn.hub import Hub
-from covey.conn.hub_events import Connected as HubConnected
-from covey.conn.hub_events import HubEvent
 from covey.conn.staging import Staging
 from covey.conn.story import Story
 from covey.discovery.channel import Channel, PeerFound
@@ -24,56 +21,29 @@ from covey.errors import ClosedError, CoveyError, UsageError
 from covey.events import EventStream, LiveSubscription, LiveView, Subscription
 from covey.flock import policy
 from covey.flock.admission import Bans, Screen, Whitelist, canonical_host
-from covey.flock.candidates import Candidate
 from covey.flock.clock import Clock, LoopClock
 from covey.flock.context import Context
+from covey.flock.door import Door
 from covey.flock.events import (
     FlockClosed,
-    FlockError,
     FlockEvent,
-    Listening,
     Peer,
-    PeerRejected,
 )
-from covey.flock.hooks import ConnectHook, RawHandshake, StreamHook
+from covey.flock.hooks import ConnectHook, StreamHook
 from covey.flock.outcomes import Outcomes
-from covey.flock.own_addresses import OwnAddresses
-from covey.flock.policy import NameHash, Reason
+from covey.flock.policy import NameHash
 from covey.flock.pursuit import Pursuit
 from covey.flock.records import Handler, Hooks
 from covey.flock.roster import Roster
 from covey.flock.topic import Topic
 from covey.flock.view import FlockEntry, explain, flock_entries
-from covey.flock.watch import IncomingWatch, OutgoingWatch, info_of
 from covey.keys import KeyPair
 from covey.limits import Limits
-from covey.net.attempt import AttemptObserver
-from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
-from covey.net.endpoint import Endpoint
-from covey.net.handshakes import default_handshakes
 
 Name: TypeAlias = bytes | str
 PeerPlace: TypeAlias = int | str | tuple[str, int] | Address
 """A port of 127.0.0.1, a multiserver address, or host and port."""
-
-
-class _Dialler:
-    """The own endpoint as the hub uses it: the raw connection has a budget of its own."""
-
-    def __init__(self, endpoint: Endpoint, connect_timeout: float) -> None:
-        self._endpoint = endpoint
-        self._connect_timeout = connect_timeout
-
-    async def dial(
-        self,
-        address: Address,
-        *,
-        observer: AttemptObserver | None = None,
-        timeout: float | None = None,  # noqa: ARG002 - the hub's covers the handshake too
-    ) -> Connection:
-        """Dial with the flock's own connection timeout."""
-        return await self._endpoint.dial(address, observer=observer, timeout=self._connect_timeout)
 
 
 class Flock:
@@ -120,37 +90,31 @@ class Flock:
         handshake = handshake or ("raw" if stream is not None else "noise")
         self.id = os.urandom(32) if id is None else bytes(id)
         self._hash = hash
-        self._host = host
-        self._timeout = connect_timeout + handshake_timeout
-        self._own = OwnAddresses()
         self._topics: dict[bytes, Topic] = {}
         self._starts: set[asyncio.Task[None]] = set()
-        self._listening: asyncio.Task[tuple[str, int]] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._incoming = IncomingWatch(self._publish)
+        self._door = Door(
+            hub,
+            key_pair=key_pair,
+            id=self.id,
+            handshake=handshake,
+            limits=limits,
+            connect_timeout=connect_timeout,
+            handshake_timeout=handshake_timeout,
+            host=host,
+            publish=self._publish,
+        )
+        self.hub = self._door.hub
+        self.staging = Staging(limits=limits) if staging is None else staging
+        self.channel = _own_channel(discovery, limits) if channel is None else channel
         self._owned: list[Hub | Staging | Channel] = []
-        self._endpoint: Endpoint | None = None
-        if hub is None:
-            timed = replace(
-                limits, handshake_timeout=handshake_timeout, connect_timeout=connect_timeout
-            )
-            pair = key_pair or KeyPair.generate()
-            self._endpoint = endpoint = self._make_endpoint(pair, handshake, timed)
-            hub = Hub(key_pair=pair, limits=limits, dialler=_Dialler(endpoint, connect_timeout))
-            self._owned.append(hub)
-        if staging is None:
-            staging = Staging(limits=limits)
-            self._owned.append(staging)
-        if channel is None:
-            channel = Channel((DnsDiscovery(limits=limits),) if discovery else (), limits=limits)
-            self._owned.append(channel)
-        self.hub = hub
-        self.staging = staging
-        self.channel = channel
+        self._owned += [self.hub] if hub is None else []
+        self._owned += [self.staging] if staging is None else []
+        self._owned += [self.channel] if channel is None else []
         self._context = Context(
-            hub=hub,
-            staging=staging,
-            history=hub.history,
+            hub=self.hub,
+            staging=self.staging,
+            history=self.hub.history,
             clock=clock or LoopClock(),
             limits=limits,
             events=EventStream(backlog=limits.event_backlog),
@@ -159,41 +123,29 @@ class Flock:
             handshake=handshake,
             max_connections=max_connections,
         )
-        screen = Screen(
-            whitelist=self._context.whitelist,
-            bans=Bans(),
-            is_own=self._own.has,
-            public_sources=frozenset(public_sources),
-        )
+        self._build(Hooks(handler, stream, connect, handshake_timeout), frozenset(public_sources))
+
+    def _build(self, hooks: Hooks, public_sources: frozenset[str]) -> None:
+        """Join the parts that decide and the parts that act."""
+        context, door = self._context, self._door
         self._roster = Roster(
-            self._context,
-            own_id=self.id,
-            own_key=hub.public_key or b"",
-            hooks=Hooks(handler, stream, connect, handshake_timeout),
+            context, own_id=self.id, own_key=self.hub.public_key or b"", hooks=hooks
         )
         self._pursuit = Pursuit(
-            self._context,
+            context,
             self._roster,
-            dial=self._dial if stream is None else self._dial_apart,
-            screen=screen,
-            share=stream is None,
+            dial=door.dial if hooks.stream is None else door.dial_apart,
+            screen=Screen(
+                whitelist=context.whitelist,
+                bans=Bans(),
+                is_own=door.own.has,
+                public_sources=public_sources,
+            ),
+            share=hooks.stream is None,
         )
-        self._roster.report_to(Outcomes(self._context, self._pursuit))
-        self._unsubscribe = [channel.subscribe(self._peer_found)]
-        if self._endpoint is None:
-            self._unsubscribe.append(hub.subscribe(self._hub_told))
-
-    def _make_endpoint(self, pair: KeyPair, handshake: str, limits: Limits) -> Endpoint:
-        return Endpoint(
-            key_pair=pair,
-            limits=limits,
-            id=self.id,
-            handshake=handshake,
-            handshakes={**default_handshakes(), "raw": RawHandshake()},
-            on_connection=self._accepted,
-            admit=self._admit,
-            observer=self._incoming,
-        )
+        self._roster.report_to(Outcomes(context, self._pursuit))
+        door.open(context, self._roster)
+        self._unsubscribe = self.channel.subscribe(self._peer_found)
 
     async def __aenter__(self) -> Self:
         self._check_open()
@@ -222,7 +174,7 @@ class Flock:
     @property
     def connecting(self) -> int:
         """Attempts under way and connections in their handshake, both directions."""
-        return self._pursuit.attempts + len(self._incoming) + self._roster.pending
+        return self._pursuit.attempts + len(self._door.incoming) + self._roster.pending
 
     @property
     def connected(self) -> int:
@@ -247,9 +199,7 @@ class Flock:
     @property
     def address(self) -> tuple[str, int] | None:
         """Host and port at which it listens, None before."""
-        task = self._listening
-        done = task is not None and task.done() and not task.cancelled() and not task.exception()
-        return task.result() if task is not None and done else None
+        return self._door.address
 
     # Joining
 
@@ -272,28 +222,7 @@ class Flock:
         also told as an `error` event, and `UsageError` when it listens at another port already.
         """
         self._check_open()
-        if self._listening is None:
-            self._listening = asyncio.create_task(
-                self._listen(host or self._host, port), name="flock listen"
-            )
-        place = await asyncio.shield(self._listening)
-        if port not in (0, place[1]):
-            raise UsageError(f"this flock listens at port {place[1]} already")
-        return place
-
-    async def _listen(self, host: str | None, port: int) -> tuple[str, int]:
-        try:
-            if self._endpoint is not None:
-                place = await self._endpoint.listen(host, port)
-            else:
-                place = await self.hub.listen_on(host, port)
-        except (CoveyError, OSError) as error:
-            self._listening = None  # another port may do
-            self._publish(FlockError(error))
-            raise
-        self._own.add(*place)
-        self._publish(Listening(*place))
-        return place
+        return await self._door.listen_on(host, port)
 
     async def join(self, name: Name, *, announce: bool = True, lookup: bool = True) -> Topic:
         """Join a channel: announce this flock under `name`, look for others, or both.
@@ -402,59 +331,6 @@ class Flock:
     def _publish(self, event: FlockEvent) -> None:
         self._context.publish(event)
 
-    # Dialling
-
-    async def _dial(self, candidate: Candidate, watch: OutgoingWatch) -> Connection:
-        """Through the hub, which shares a dial or a connection that it has."""
-        address = self._context.address(candidate)
-        data = {"source": candidate.source, "topic": candidate.name}
-        return await self.hub.connect(address, data, observer=watch, timeout=self._timeout)
-
-    async def _dial_apart(self, candidate: Candidate, watch: OutgoingWatch) -> Connection:
-        """A connection of its own, also beside another to the same address (`stream` hook)."""
-        if self._endpoint is None:
-            return await self._dial(candidate, watch)
-        address = self._context.address(candidate)
-        connection = await self._endpoint.dial(Address.parse(address), observer=watch)
-        self.hub.accept(connection)
-        return connection
-
-    # Accepting
-
-    def _admit(self, host: str, port: int) -> str | None:
-        """Why a raw connection from `host` is refused, or None."""
-        reason, text = self._refusal(host)
-        if reason is None:
-            return None
-        self._publish(PeerRejected(Peer(canonical_host(host), port, None), reason, text))
-        return text
-
-    def _refusal(self, host: str) -> tuple[Reason | None, str]:
-        if not self._context.whitelist.allows(host):
-            return Reason.WHITELIST, f"{host} is not on the whitelist"
-        if self._roster.full:
-            return Reason.MAX_CONNECTIONS, "enough peers are connected"
-        return None, ""
-
-    def _accepted(self, connection: Connection) -> None:
-        """The own endpoint completed the handshake of an accepted connection."""
-        self._incoming.done(connection.attempt)
-        self.hub.accept(connection)  # a refusal of the hub cuts it, and the roster tells its end
-        self._roster.arrive_later(connection, info_of(connection, None))
-
-    def _hub_told(self, event: HubEvent) -> None:
-        """A given hub accepted a connection: what its endpoint did not ask is asked here."""
-        if not isinstance(event, HubConnected) or event.details.via != "incoming":
-            return
-        connection = event.details.connection
-        host, port = connection.remote_address
-        reason, text = self._refusal(host)
-        if reason is not None:
-            self._publish(PeerRejected(Peer(host, port, None), reason, text))
-            connection.start_close(CloseReason.REFUSED)
-            return
-        self._roster.arrive_later(connection, info_of(connection, None))
-
     def _peer_found(self, found: PeerFound) -> None:
         topic = self._topics.get(found.name)
         if topic is not None and topic.lookup:
@@ -474,18 +350,15 @@ class Flock:
 
     async def _close(self) -> None:
         self._context.closing = True
-        for unsubscribe in self._unsubscribe:
-            unsubscribe()
+        self._unsubscribe()
         for topic in tuple(self._topics.values()):
             topic.end(ClosedError("the flock was closed"))
         self._topics.clear()
-        starting = (*self._starts, *filter(None, [self._listening]))
-        for task in starting:
+        for task in (starts := tuple(self._starts)):
             task.cancel()
-        await asyncio.gather(*starting, return_exceptions=True)
+        await asyncio.gather(*starts, return_exceptions=True)
         await self._pursuit.close()
-        if self._endpoint is not None:
-            await self._endpoint.close()
+        await self._door.close()
         await self._roster.close()
         for owned in reversed(self._owned):
             closing = owned.close()
@@ -498,6 +371,11 @@ class Flock:
     def _check_open(self) -> None:
         if self._closing is not None:
             raise ClosedError("this flock is closed")
+
+
+def _own_channel(discovery: bool, limits: Limits) -> Channel:
+    """Multicast on the local network, or nothing at all."""
+    return Channel((DnsDiscovery(limits=limits),) if discovery else (), limits=limits)
 
 
 def _place(peer: PeerPlace) -> tuple[str, int, bytes | None]:

@@ -1,0 +1,188 @@
+"""Where a flock's connections come from: its hub, and its endpoint unless the hub was given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from covey.address import Address
+from covey.conn.hub import Hub
+from covey.conn.hub_events import Connected, HubEvent
+from covey.errors import CoveyError, UsageError
+from covey.flock.admission import canonical_host
+from covey.flock.candidates import Candidate
+from covey.flock.context import Context
+from covey.flock.events import FlockError, FlockEvent, Listening, Peer, PeerRejected
+from covey.flock.hooks import RawHandshake
+from covey.flock.own_addresses import OwnAddresses
+from covey.flock.policy import Reason
+from covey.flock.roster import Roster
+from covey.flock.watch import IncomingWatch, OutgoingWatch, info_of
+from covey.keys import KeyPair
+from covey.limits import Limits
+from covey.net.attempt import AttemptObserver
+from covey.net.close_reason import CloseReason
+from covey.net.connection import Connection
+from covey.net.endpoint import Endpoint
+from covey.net.handshakes import default_handshakes
+
+
+class _Dialler:
+    """The own endpoint as the hub uses it: the raw connection has a budget of its own."""
+
+    def __init__(self, endpoint: Endpoint, connect_timeout: float) -> None:
+        self._endpoint = endpoint
+        self._connect_timeout = connect_timeout
+
+    async def dial(
+        self,
+        address: Address,
+        *,
+        observer: AttemptObserver | None = None,
+        timeout: float | None = None,  # noqa: ARG002 - the hub's covers the handshake too
+    ) -> Connection:
+        """Dial with the flock's own connection timeout."""
+        return await self._endpoint.dial(address, observer=observer, timeout=self._connect_timeout)
+
+
+class Door:
+    """Listens, admits, accepts and dials; `open` must be called before anything else."""
+
+    def __init__(
+        self,
+        hub: Hub | None,
+        *,
+        key_pair: KeyPair | None,
+        id: bytes,  # noqa: A002 - the original's option
+        handshake: str,
+        limits: Limits,
+        connect_timeout: float,
+        handshake_timeout: float,
+        host: str | None,
+        publish: Callable[[FlockEvent], object],
+    ) -> None:
+        self.own = OwnAddresses()
+        self.incoming = IncomingWatch(publish)
+        self._publish = publish
+        self._host = host
+        self._timeout = connect_timeout + handshake_timeout
+        self._listening: asyncio.Task[tuple[str, int]] | None = None
+        self._endpoint: Endpoint | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+        if hub is None:
+            pair = key_pair or KeyPair.generate()
+            self._endpoint = Endpoint(
+                key_pair=pair,
+                limits=replace(
+                    limits, handshake_timeout=handshake_timeout, connect_timeout=connect_timeout
+                ),
+                id=id,
+                handshake=handshake,
+                handshakes={**default_handshakes(), "raw": RawHandshake()},
+                on_connection=self._accepted,
+                admit=self._admit,
+                observer=self.incoming,
+            )
+            dialler = _Dialler(self._endpoint, connect_timeout)
+            hub = Hub(key_pair=pair, limits=limits, dialler=dialler)
+        self.hub = hub
+
+    def open(self, context: Context, roster: Roster) -> None:
+        """Bring what comes in to `roster`."""
+        self._context = context
+        self._roster = roster
+        if self._endpoint is None:
+            self._unsubscribe = self.hub.subscribe(self._hub_told)
+
+    # Listening
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port at which it listens, None before."""
+        task = self._listening
+        done = task is not None and task.done() and not task.cancelled() and not task.exception()
+        return task.result() if task is not None and done else None
+
+    async def listen_on(self, host: str | None, port: int) -> tuple[str, int]:
+        """Listen unless that was done already; see `Flock.listen_on`."""
+        if self._listening is None:
+            self._listening = asyncio.create_task(
+                self._listen(host or self._host, port), name="flock listen"
+            )
+        place = await asyncio.shield(self._listening)
+        if port not in (0, place[1]):
+            raise UsageError(f"this flock listens at port {place[1]} already")
+        return place
+
+    async def _listen(self, host: str | None, port: int) -> tuple[str, int]:
+        try:
+            if self._endpoint is not None:
+                place = await self._endpoint.listen(host, port)
+            else:
+                place = await self.hub.listen_on(host, port)
+        except (CoveyError, OSError) as error:
+            self._listening = None  # another port may do
+            self._publish(FlockError(error))
+            raise
+        self.own.add(*place)
+        self._publish(Listening(*place))
+        return place
+
+    # Accepting
+
+    def _admit(self, host: str, port: int) -> str | None:
+        """Why a raw connection from `host` is refused, or None."""
+        if not self._context.whitelist.allows(host):
+            reason, text = Reason.WHITELIST, f"{host} is not on the whitelist"
+        elif self._roster.full:
+            reason, text = Reason.MAX_CONNECTIONS, "enough peers are connected"
+        else:
+            return None
+        self._publish(PeerRejected(Peer(canonical_host(host), port, None), reason, text))
+        return text
+
+    def _accepted(self, connection: Connection) -> None:
+        """The own endpoint completed the handshake of an accepted connection."""
+        self.incoming.done(connection.attempt)
+        self.hub.accept(connection)  # a refusal of the hub cuts it, and the roster tells its end
+        self._roster.arrive_later(connection, info_of(connection, None))
+
+    def _hub_told(self, event: HubEvent) -> None:
+        """A given hub accepted a connection: what its endpoint did not ask is asked here."""
+        if not isinstance(event, Connected) or event.details.via != "incoming":
+            return
+        connection = event.details.connection
+        if self._admit(*connection.remote_address) is not None:
+            connection.start_close(CloseReason.REFUSED)
+        else:
+            self._roster.arrive_later(connection, info_of(connection, None))
+
+    # Dialling
+
+    async def dial(self, candidate: Candidate, watch: OutgoingWatch) -> Connection:
+        """Through the hub, which shares a dial or a connection that it has."""
+        address = self._context.address(candidate)
+        data = {"source": candidate.source, "topic": candidate.name}
+        return await self.hub.connect(address, data, observer=watch, timeout=self._timeout)
+
+    async def dial_apart(self, candidate: Candidate, watch: OutgoingWatch) -> Connection:
+        """A connection of its own, also beside another to the same address (`stream` hook)."""
+        if self._endpoint is None:
+            return await self.dial(candidate, watch)
+        address = Address.parse(self._context.address(candidate))
+        connection = await self._endpoint.dial(address, observer=watch)
+        self.hub.accept(connection)
+        return connection
+
+    # The end
+
+    async def close(self) -> None:
+        """Listen no more, end the handshakes of accepted connections. The hub stays as it is."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        if self._endpoint is not None:
+            await self._endpoint.close()
