@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-import covey
 from tests.source_tree import PACKAGE, is_package, read_modules
 
 MODULES = read_modules()
@@ -112,12 +112,85 @@ def test_a_package_can_be_imported_first(package: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("name", covey.__all__)
-def test_every_name_of_the_public_face_is_there(name: str) -> None:
-    assert getattr(covey, name) is not None
-    assert name in dir(covey)
+LAZY = [name for name in PACKAGES if name != "covey.cli"]
+PUBLIC: dict[str, str] = {
+    "covey": """
+        Address AddressError Channel CloseReason ClosedError ConnectError ConnectTimeout Connection
+        ConnectionAborted CoveyError DecodeError DialFailed DiscoveryError DnsDiscovery EncodeError
+        Endpoint Flock HandshakeError HandshakeTimeout Hub HubClosed KeyFileError KeyPair Lagged
+        LimitError Limits PeerFound ProtocolError Refused SelfConnection Staging StaticPeers
+        StoreError Story Topic UsageError VerifyError __version__
+    """,
+    "covey.wire": """
+        Buffer Codec Ended HandshakeResult MessagesReceived MulticastNode NoiseHandshake Opened
+        PlainSession Protomux Reader SecretStream Session SessionEvent TimedOut TopicPipe
+        TopicSecret decode encode
+    """,
+    "covey.net": """
+        Attempt AttemptObserver Channel CloseReason Connection Endpoint Handshake Identity Listener
+        Message MessageConsumer MessagePipe Muxer NoiseHandshake PlainHandshake StreamShell
+        TcpTransport Transport default_handshakes default_transports
+    """,
+    "covey.conn": """
+        Connected Connecting ConnectingFailed Dialler Disconnected Disconnecting
+        DisconnectingFailed History Hub HubEntry HubEvent Link Session SessionEnd SessionStart
+        Staged StagedEntry Staging StagingEvent State Story StoryLine TieBreak Unstaged
+        UnstageReason Via keep_smaller_dialler
+    """,
+    "covey.discovery": """
+        Channel DnsDiscovery FirstRound Membership PeerFound Report Source StaticPeers Timing
+        Wanted topic_of
+    """,
+    "covey.flock": """
+        Cause ConnectFailed ConnectHook Connected Connecting ConnectionClosed ConnectionInfo Flock
+        FlockClosed FlockEntry FlockError FlockEvent HandlerFailed HandshakeTimedOut Handshaking
+        Listening Peer PeerBanned PeerDiscovered PeerDropped PeerPlace PeerRejected Reason
+        RedundantConnection State StreamHook StreamIdentity Topic
+    """,
+}
+"""What each package exports; whoever changes a list here changes what users may rely on."""
 
 
-def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="nonsense"):
-        _ = covey.nonsense
+def test_every_package_has_its_list() -> None:
+    assert set(LAZY) == set(PUBLIC)
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_a_package_exports_its_list_and_nothing_else(package: str) -> None:
+    module = importlib.import_module(package)
+    assert set(module.__all__) == set(PUBLIC[package].split())
+    assert dir(module) == sorted(module.__all__)
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_type_checkers_see_the_names_that_are_there(package: str) -> None:
+    typed = {
+        (alias.name, node.module)
+        for statement in MODULES[package].body
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
+        for node in statement.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    module = importlib.import_module(package)
+    homes = {(name, home) for home, names in module._HOMES.items() for name in names}
+    assert typed == homes
+    assert {name for name, _ in homes} == set(module.__all__) - {"__version__"}
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_a_name_that_is_not_public_is_an_attribute_error(package: str) -> None:
+    module = importlib.import_module(package)
+    with pytest.raises(AttributeError, match=f"{package}' has no attribute 'nonsense"):
+        _ = module.nonsense
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_importing_a_package_loads_none_of_its_parts(package: str) -> None:
+    code = f"import sys, {package}; print(*sorted(n for n in sys.modules if 'covey' in n))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True
+    )
+    assert set(done.stdout.split()) == {"covey", "covey._lazy", "covey._version", package}

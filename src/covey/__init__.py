@@ -7,36 +7,48 @@ used, so `import covey` stays quick.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from covey._lazy import lazy_names
 from covey._version import __version__
 
 if TYPE_CHECKING:
     from covey.address import Address
     from covey.conn.hub import Hub
     from covey.conn.staging import Staging
-    from covey.discovery.channel import Channel
+    from covey.conn.story import Story
+    from covey.discovery.channel import Channel, PeerFound
     from covey.discovery.dns import DnsDiscovery
     from covey.discovery.static_peers import StaticPeers
     from covey.errors import (
         AddressError,
         ClosedError,
         ConnectError,
+        ConnectionAborted,
+        ConnectTimeout,
         CoveyError,
         DecodeError,
+        DialFailed,
+        DiscoveryError,
         EncodeError,
         HandshakeError,
+        HandshakeTimeout,
+        HubClosed,
+        KeyFileError,
         LimitError,
         ProtocolError,
+        Refused,
+        SelfConnection,
         StoreError,
         UsageError,
         VerifyError,
     )
     from covey.events import Lagged
     from covey.flock.flock import Flock
+    from covey.flock.topic import Topic
     from covey.keys import KeyPair
     from covey.limits import Limits
+    from covey.net.close_reason import CloseReason
     from covey.net.connection import Connection
     from covey.net.endpoint import Endpoint
 
@@ -44,68 +56,86 @@ _HOMES: Final = {
     "covey.address": ("Address",),
     "covey.conn.hub": ("Hub",),
     "covey.conn.staging": ("Staging",),
-    "covey.discovery.channel": ("Channel",),
+    "covey.conn.story": ("Story",),
+    "covey.discovery.channel": (
+        "Channel",
+        "PeerFound",
+    ),
     "covey.discovery.dns": ("DnsDiscovery",),
     "covey.discovery.static_peers": ("StaticPeers",),
     "covey.errors": (
         "AddressError",
         "ClosedError",
         "ConnectError",
+        "ConnectTimeout",
+        "ConnectionAborted",
         "CoveyError",
         "DecodeError",
+        "DialFailed",
+        "DiscoveryError",
         "EncodeError",
         "HandshakeError",
+        "HandshakeTimeout",
+        "HubClosed",
+        "KeyFileError",
         "LimitError",
         "ProtocolError",
+        "Refused",
+        "SelfConnection",
         "StoreError",
         "UsageError",
         "VerifyError",
     ),
     "covey.events": ("Lagged",),
     "covey.flock.flock": ("Flock",),
+    "covey.flock.topic": ("Topic",),
     "covey.keys": ("KeyPair",),
     "covey.limits": ("Limits",),
+    "covey.net.close_reason": ("CloseReason",),
     "covey.net.connection": ("Connection",),
     "covey.net.endpoint": ("Endpoint",),
 }
-_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES, also=("__version__",))
 
 __all__ = [
     "Address",
     "AddressError",
     "Channel",
+    "CloseReason",
     "ClosedError",
     "ConnectError",
+    "ConnectTimeout",
     "Connection",
+    "ConnectionAborted",
     "CoveyError",
     "DecodeError",
+    "DialFailed",
+    "DiscoveryError",
     "DnsDiscovery",
     "EncodeError",
     "Endpoint",
     "Flock",
     "HandshakeError",
+    "HandshakeTimeout",
     "Hub",
+    "HubClosed",
+    "KeyFileError",
     "KeyPair",
     "Lagged",
     "LimitError",
     "Limits",
+    "PeerFound",
     "ProtocolError",
+    "Refused",
+    "SelfConnection",
     "Staging",
     "StaticPeers",
     "StoreError",
+    "Story",
+    "Topic",
     "UsageError",
     "VerifyError",
     "__version__",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'covey' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

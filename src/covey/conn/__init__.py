@@ -1,1 +1,105 @@
 """Candidates and connections: the staging pool and the hub."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from covey._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from covey.conn.hub import Hub
+    from covey.conn.hub_entry import HubEntry
+    from covey.conn.hub_events import (
+        Connected,
+        Connecting,
+        ConnectingFailed,
+        Disconnected,
+        Disconnecting,
+        DisconnectingFailed,
+        HubEvent,
+        SessionEnd,
+        SessionStart,
+        State,
+        Via,
+    )
+    from covey.conn.sessions import Dialler, Link, Session, TieBreak, keep_smaller_dialler
+    from covey.conn.staging import (
+        Staged,
+        StagedEntry,
+        Staging,
+        StagingEvent,
+        Unstaged,
+        UnstageReason,
+    )
+    from covey.conn.story import History, Story, StoryLine
+
+_HOMES: Final = {
+    "covey.conn.hub": ("Hub",),
+    "covey.conn.hub_entry": ("HubEntry",),
+    "covey.conn.hub_events": (
+        "Connected",
+        "Connecting",
+        "ConnectingFailed",
+        "Disconnected",
+        "Disconnecting",
+        "DisconnectingFailed",
+        "HubEvent",
+        "SessionEnd",
+        "SessionStart",
+        "State",
+        "Via",
+    ),
+    "covey.conn.sessions": (
+        "Dialler",
+        "Link",
+        "Session",
+        "TieBreak",
+        "keep_smaller_dialler",
+    ),
+    "covey.conn.staging": (
+        "Staged",
+        "StagedEntry",
+        "Staging",
+        "StagingEvent",
+        "UnstageReason",
+        "Unstaged",
+    ),
+    "covey.conn.story": (
+        "History",
+        "Story",
+        "StoryLine",
+    ),
+}
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+
+__all__ = [
+    "Connected",
+    "Connecting",
+    "ConnectingFailed",
+    "Dialler",
+    "Disconnected",
+    "Disconnecting",
+    "DisconnectingFailed",
+    "History",
+    "Hub",
+    "HubEntry",
+    "HubEvent",
+    "Link",
+    "Session",
+    "SessionEnd",
+    "SessionStart",
+    "Staged",
+    "StagedEntry",
+    "Staging",
+    "StagingEvent",
+    "State",
+    "Story",
+    "StoryLine",
+    "TieBreak",
+    "UnstageReason",
+    "Unstaged",
+    "Via",
+    "keep_smaller_dialler",
+]

@@ -2,10 +2,39 @@
 
 from __future__ import annotations
 
-from covey.discovery.channel import Channel, FirstRound, Membership, PeerFound, topic_of
-from covey.discovery.dns import DnsDiscovery
-from covey.discovery.source import Source, Timing, Wanted
-from covey.discovery.static_peers import StaticPeers
+from typing import TYPE_CHECKING, Final
+
+from covey._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from covey.discovery.channel import Channel, PeerFound, topic_of
+    from covey.discovery.dns import DnsDiscovery
+    from covey.discovery.membership import FirstRound, Membership
+    from covey.discovery.source import Report, Source, Timing, Wanted
+    from covey.discovery.static_peers import StaticPeers
+
+_HOMES: Final = {
+    "covey.discovery.channel": (
+        "Channel",
+        "PeerFound",
+        "topic_of",
+    ),
+    "covey.discovery.dns": ("DnsDiscovery",),
+    "covey.discovery.membership": (
+        "FirstRound",
+        "Membership",
+    ),
+    "covey.discovery.source": (
+        "Report",
+        "Source",
+        "Timing",
+        "Wanted",
+    ),
+    "covey.discovery.static_peers": ("StaticPeers",),
+}
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = [
     "Channel",
@@ -13,6 +42,7 @@ __all__ = [
     "FirstRound",
     "Membership",
     "PeerFound",
+    "Report",
     "Source",
     "StaticPeers",
     "Timing",
