@@ -206,6 +206,7 @@ class Connection:
         Takes effect at once. Await the result to wait until everything has left this process.
         """
         self._check_open()
+        self._flush_mux()
         self._write_ended = True
         self._shell.end()
         return _Flush(self)
@@ -293,6 +294,7 @@ class Connection:
         code = reason if isinstance(reason, CloseReason) else CloseReason.LOCAL
         if reason is None and self._remote_ended:
             code = CloseReason.REMOTE_END
+        self._flush_mux()
         self.close_reason, self.close_text = code, str(reason or code)
         self._shell.close(code)
         self._forget_kept()
@@ -308,9 +310,14 @@ class Connection:
         self._wake_all()
 
     async def wait_closed(self) -> None:
-        """Return when the socket is closed and the close callbacks have run."""
+        """Return when the socket is closed, close callbacks have run and channel handlers ended.
+
+        A handler of a channel that waits here does not wait for the handlers.
+        """
         if not self._gone:
             await self._closers.wait()
+        if self._mux is not None:
+            await self._mux.wait_closed()
 
     def on_close(self, callback: Callable[[Connection], object]) -> None:
         """Call `callback(connection)` once, after the socket is closed; in the next turn if it is.
@@ -422,6 +429,11 @@ class Connection:
         if self.close_reason is None and self.closed:
             self.close_reason, self.close_error = self._shell.outcome
             self.close_text = str(self.close_error or self.close_reason)
+
+    def _flush_mux(self) -> None:
+        """Let what this turn sent on channels leave before the end."""
+        if self._mux is not None and not self._write_ended:
+            self._mux.flush()
 
     def _forget_kept(self) -> None:
         self._closed_here = True

@@ -224,10 +224,14 @@ class Muxer:
         self._pipe.abort(error or ClosedError("the muxer was destroyed"))
 
     async def wait_closed(self) -> None:
-        """Wait until no handler runs any more; call it after the pipe was closed."""
-        current = asyncio.current_task()
-        while tasks := [task for task in self._tasks if task is not current]:
-            await asyncio.wait(tasks)
+        """Wait until no handler runs any more; call it after the pipe was closed.
+
+        Returns at once in a handler of this muxer: two that wait would wait for each other.
+        """
+        if asyncio.current_task() in self._tasks:
+            return
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
 
     # The pipe calls these
 
