@@ -138,7 +138,10 @@ def test_protocols_and_policies_take_no_time_no_chance_and_no_sockets() -> None:
 
 def test_the_package_itself_imports_next_to_nothing() -> None:
     targets = {item.target for item in imports_of("covey", MODULES) if not item.typing_only}
-    assert {target for target in targets if target.startswith("covey")} == {"covey._lazy", "covey._version"}
+    assert {target for target in targets if target.startswith("covey")} == {
+        "covey._lazy",
+        "covey._version",
+    }
 
 
 FACE_CHECK = """
