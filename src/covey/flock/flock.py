@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from typing import Literal, Self, TypeAlias, overload
+from typing import Any, Literal, Self, TypeAlias, overload
 
 from covey.address import Address
 from covey.conn.hub import Hub
@@ -84,8 +84,7 @@ class Flock:
         public_sources: Collection[str] = (),
         clock: Clock | None = None,
     ) -> None:
-        if connect is not None and stream is None:
-            raise UsageError("connect joins what stream made: it needs a stream hook")
+        hooks = Hooks(handler, stream, connect, handshake_timeout)
         limits = limits or Limits()
         handshake = handshake or ("raw" if stream is not None else "noise")
         self.id = os.urandom(32) if id is None else bytes(id)
@@ -107,23 +106,27 @@ class Flock:
         self.hub = self._door.hub
         self.staging = Staging(limits=limits) if staging is None else staging
         self.channel = _own_channel(discovery, limits) if channel is None else channel
-        self._owned: list[Hub | Staging | Channel] = []
-        self._owned += [self.hub] if hub is None else []
-        self._owned += [self.staging] if staging is None else []
-        self._owned += [self.channel] if channel is None else []
-        self._context = Context(
-            hub=self.hub,
-            staging=self.staging,
-            history=self.hub.history,
+        made = ((self.hub, hub), (self.staging, staging), (self.channel, channel))
+        self._owned = [part for part, given in made if given is None]
+        self._context = self._make_context(
             clock=clock or LoopClock(),
             limits=limits,
-            events=EventStream(backlog=limits.event_backlog),
-            live=LiveView(self.entries),
             whitelist=Whitelist(whitelist),
             handshake=handshake,
             max_connections=max_connections,
         )
-        self._build(Hooks(handler, stream, connect, handshake_timeout), frozenset(public_sources))
+        self._build(hooks, frozenset(public_sources))
+
+    def _make_context(self, *, limits: Limits, **settings: Any) -> Context:
+        return Context(
+            hub=self.hub,
+            staging=self.staging,
+            history=self.hub.history,
+            limits=limits,
+            events=EventStream(backlog=limits.event_backlog),
+            live=LiveView(self.entries),
+            **settings,
+        )
 
     def _build(self, hooks: Hooks, public_sources: frozenset[str]) -> None:
         """Join the parts that decide and the parts that act."""

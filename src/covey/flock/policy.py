@@ -156,12 +156,15 @@ def resolve_duplicate(existing: Link, new: Link, now: float, silent: bool = Fals
     one initiator the initiator's older stays; of two that crossed, the smaller key's stays.
     """
     by_id = dropped_by_reference(existing, new)
+    alike = existing.type == new.type and existing.initiator == new.initiator
     if not (existing.proven and new.proven):
-        return Verdict("new", Cause.UNPROVEN, hold=by_id == "existing")
+        # Of two by one initiator the initiator decides, of others whom the ids would favour.
+        hold = not new.initiator if alike else by_id == "existing"
+        return Verdict("new", Cause.UNPROVEN, hold=hold)
     if silent:
         return Verdict("existing", Cause.SILENT)
     if max(now - existing.opened_at, now - new.opened_at) >= SIMULTANEOUS:
         return Verdict("new", Cause.ESTABLISHED, hold=not new.initiator)
-    if existing.type == new.type and existing.initiator == new.initiator:
+    if alike:
         return Verdict("new", Cause.SAME_INITIATOR, hold=not new.initiator)
     return Verdict(by_id, Cause.SIMULTANEOUS)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from covey.errors import UsageError
 from covey.flock.candidates import Candidate
 from covey.flock.clock import Timer
 from covey.flock.events import ConnectionInfo
@@ -26,6 +27,10 @@ class Hooks:
     stream: StreamHook | None
     connect: ConnectHook | None
     timeout: float
+
+    def __post_init__(self) -> None:
+        if self.connect is not None and self.stream is None:
+            raise UsageError("connect joins what stream made: it needs a stream hook")
 
 
 class Stage(StrEnum):
