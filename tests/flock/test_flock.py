@@ -463,11 +463,30 @@ async def test_staging_shows_candidates_and_the_hub_shows_connections() -> None:
             assert (entry.state, entry.peer.address) == (State.CONNECTED, address)
             assert entry.connection is flock.connections[0]
             (incoming,) = there.entries()
+            assert there.explain(incoming.peer).state == "connected"
             assert (incoming.peer.channel, incoming.state) == (None, State.CONNECTED)
             story = flock.explain(place)
             assert [line.step for line in story.lines][:3] == ["found", "staged", "dialling"]
             assert story.state == "connected"
             assert flock.explain(there.hub.public_key or b"").lines
+
+
+async def test_what_the_hub_refuses_is_told_as_closed() -> None:
+    limits = Limits(max_per_key=1)
+    pair = KeyPair.from_seed(b"\x21" * 32)
+    async with (
+        quiet_flock(limits=limits) as (flock, events),
+        quiet_flock(key_pair=pair) as (one, _),
+        quiet_flock(key_pair=pair, clock=HandClock()) as (two, _),
+    ):
+        place = await flock.listen_on()
+        one.add_peer("x", place)
+        await events.seen("connection")
+        two.add_peer("x", place)
+        closed = await events.seen("connection-closed")
+        assert "max_per_key" in str(closed.error)
+        assert flock.total_connections == 1
+        assert "redundant-connection" not in events.types
 
 
 async def test_the_live_view_follows() -> None:

@@ -313,7 +313,9 @@ class Flock:
         if isinstance(peer, bytes) or (isinstance(peer, Address) and peer.host is None):
             return self.hub.explain(peer)
         host, port, key = _place(peer)
-        return explain(self._context, self._pursuit, canonical_host(host), port, key)
+        return explain(
+            self._context, self._pursuit, self._roster, (canonical_host(host), port), key
+        )
 
     def entries(self) -> tuple[FlockEntry, ...]:
         """Every candidate, then the peers that connected to us from elsewhere."""

@@ -22,7 +22,7 @@ from covey.flock.events import (
     PeerRejected,
     RedundantConnection,
 )
-from covey.flock.hooks import StreamIdentity
+from covey.flock.hooks import StreamHook, StreamIdentity
 from covey.flock.policy import Cause, Link, Reason
 from covey.flock.records import Handler, Hooks, Record, RosterOwner, Stage
 from covey.flock.registry import Outcome, Registry
@@ -101,26 +101,41 @@ class Roster:
         self, connection: Connection, info: ConnectionInfo, origin: Candidate | None
     ) -> None:
         """Take a connection whose handshake is over: learn its id, decide, register or close it."""
+        record = self._take_in(connection, info, origin)
+        if record is not None and self._hooks.stream is not None:
+            await self._ask(record, self._hooks.stream)
+
+    def arrive_later(self, connection: Connection, info: ConnectionInfo) -> None:
+        """`arrive` for an accepted connection; the `stream` hook gets a task of its own."""
+        record = self._take_in(connection, info, None)
+        if record is not None and self._hooks.stream is not None:
+            self._own(self._ask(record, self._hooks.stream), f"flock stream {connection.id}")
+
+    def _take_in(
+        self, connection: Connection, info: ConnectionInfo, origin: Candidate | None
+    ) -> Record | None:
+        """The new record; it is decided on at once where no hook has to be asked."""
         known = self._records.get(connection.id)
         if known is not None:  # a shared hub gave a connection that this flock has already
             self._lead_to(known, origin)
-            return
+            return None
         record = Record(connection, info, origin)
         self._records[connection.id] = record
         connection.on_close(lambda _: self._closed(record))
         connection.on_remote_end(lambda _: self._remote_ended(record))
         if self._hooks.stream is None:
             self._identified(record, StreamIdentity())
-            return
+        return record
+
+    async def _ask(self, record: Record, stream: StreamHook) -> None:
+        """Have the application's hooks find out who it is."""
+        connection, info = record.connection, record.info
         try:
             async with asyncio.timeout(self._hooks.timeout):
-                told = await self._hooks.stream(connection, info)
-                identity = (
-                    told if isinstance(told, StreamIdentity) else StreamIdentity(remote_id=told)
-                )
+                told = await stream(connection, info)
                 if self._hooks.connect is not None:
-                    stream = await self._hooks.connect(connection, info)
-                    record.info = replace(record.info, stream=stream)
+                    made = await self._hooks.connect(connection, info)
+                    record.info = replace(record.info, stream=made)
         except TimeoutError:
             self._context.publish(HandshakeTimedOut(record.info))
             connection.abort(HandshakeTimeout("the stream hook did not finish in time"))
@@ -131,15 +146,9 @@ class Roster:
             logger.info("the stream hook failed on %r: %s", connection, error)
             connection.abort(HandshakeError(f"the stream hook failed: {error}"))
         else:
-            self._identified(record, identity)
-
-    def arrive_later(self, connection: Connection, info: ConnectionInfo) -> None:
-        """`arrive` for an accepted connection: at once, or in a task of its own with a hook."""
-        if self._hooks.stream is None:
-            # Nothing waits without a hook, so the coroutine runs to its end in one step.
-            _run(self.arrive(connection, info, None))
-        else:
-            self._own(self.arrive(connection, info, None), f"flock stream {connection.id}")
+            if not isinstance(told, StreamIdentity):
+                told = StreamIdentity(remote_id=told)
+            self._identified(record, told)
 
     def _identified(self, record: Record, identity: StreamIdentity) -> None:
         if record.finished or record.connection.closed:
@@ -351,12 +360,3 @@ class Roster:
         await asyncio.gather(*tasks, return_exceptions=True)
         closing = [record.connection for record in self.all()]
         await asyncio.gather(*(each.close(CloseReason.SHUTDOWN) for each in closing))
-
-
-def _run(work: Any) -> None:
-    """Run a coroutine that never waits."""
-    try:
-        work.send(None)
-    except StopIteration:
-        return
-    raise RuntimeError("this coroutine was not meant to wait")

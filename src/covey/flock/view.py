@@ -48,12 +48,18 @@ def flock_entries(context: Context, pursuit: Pursuit, roster: Roster) -> tuple[F
     return tuple(lines)
 
 
-def explain(context: Context, pursuit: Pursuit, host: str, port: int, key: bytes | None) -> Story:
+def explain(
+    context: Context, pursuit: Pursuit, roster: Roster, place: tuple[str, int], key: bytes | None
+) -> Story:
     """The hub's story of an address, with the flock's lines, state and next step."""
-    known = pursuit.at(host, port)
+    known = pursuit.at(*place)
     if key is None and known:
         key = known[0].key
-    story = context.hub.explain(context.address_of(host, port, key))
+    address = context.address_of(*place, key)
+    for record in roster.all():
+        if not known and (record.info.host, record.info.port) == place:
+            address = str(record.connection.address)  # it came from there
+    story = context.hub.explain(address)
     state, plan = _outlook(known, context.clock.now())
     # The hub never retries, so where the flock has a plan it knows better what comes next.
     return replace(story, state=story.state or state, next_step=plan or story.next_step)
