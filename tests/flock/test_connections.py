@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from covey.flock.events import ConnectionClosed, PeerBanned, PeerRejected, Redun
 from covey.flock.policy import Cause, Reason
 from covey.keys import KeyPair
 from covey.net.close_reason import CloseReason
+from covey.net.connection import Connection
 from tests.flock.support import (
     HOST,
     HandClock,
@@ -44,8 +46,11 @@ async def test_a_peer_that_joins_later_gets_one_connection() -> None:
             assert other.type == "tcp"
 
 
+@pytest.mark.parametrize("first_to_dial", ["small", "large"])
 @pytest.mark.parametrize("handshake", ["noise", "plain"])
-async def test_crossing_dials_leave_the_connection_of_the_smaller_side(handshake: str) -> None:
+async def test_crossing_dials_leave_the_connection_of_the_smaller_side(
+    handshake: str, first_to_dial: str
+) -> None:
     """Section 8, simultaneous: both sides drop the same one of two, and agree."""
     small, large = sorted_pairs()
     async with AsyncExitStack() as stack:
@@ -56,14 +61,17 @@ async def test_crossing_dials_leave_the_connection_of_the_smaller_side(handshake
             quiet_flock(key_pair=large, id=b"\x02" * 32, handshake=handshake)
         )
         place_a, place_b = await a.listen_on(), await b.listen_on()
-        a.add_peer("x", place_b)
-        b.add_peer("x", place_a)
+        dials = [(a, place_b), (b, place_a)]
+        for flock, place in dials if first_to_dial == "small" else reversed(dials):
+            flock.add_peer("x", place)
         await first.seen("connection-closed")
         await second.seen("connection-closed")
         await until(lambda: a.total_connections == b.total_connections == 1)
         (kept_a,), (kept_b,) = a.connections, b.connections
         assert kept_a.initiator
         assert not kept_b.initiator
+        assert [entry.connection for entry in a.entries()] == [kept_a]
+        assert [entry.connection for entry in b.entries()] == [kept_b]
         for events in (first, second):
             for event in events.of(RedundantConnection):
                 assert event.connection.attempt.id == event.info.attempt
@@ -181,6 +189,36 @@ async def test_a_proven_peer_replaces_only_a_silent_connection() -> None:
         assert flock.connections == (second,)
 
 
+def _has_read_more(connection: Connection, before: int) -> bool:
+    return connection.bytes_read > before
+
+
+async def test_a_connection_that_still_speaks_is_not_silent() -> None:
+    clock = HandClock()
+    pair = KeyPair.from_seed(b"\x07" * 32)
+    async with AsyncExitStack() as stack:
+        flock, events = await stack.enter_async_context(quiet_flock(clock=clock))
+        before, theirs = await stack.enter_async_context(quiet_flock(key_pair=pair))
+        place = await flock.listen_on()
+        before.add_peer("x", place)
+        first = (await events.seen("connection")).connection
+        speaking = (await theirs.seen("connection")).connection
+        for dropped in (1, 2):
+            clock.turn(policy.SILENCE)
+            more = partial(_has_read_more, first, first.bytes_read)
+            await speaking.send(b"alive")
+            await until(more)
+            after, _ = await stack.enter_async_context(
+                quiet_flock(key_pair=pair, clock=HandClock())
+            )
+            after.add_peer("x", place)
+            await until(lambda: flock.connecting == 1)
+            clock.turn(policy.HOLD)
+            redundant = await events.seen("redundant-connection", dropped)
+            assert redundant.cause is Cause.ESTABLISHED
+            assert flock.connections == (first,)
+
+
 async def test_an_announce_that_comes_back_is_not_dialled() -> None:
     async with quiet_flock() as (flock, events):
         place = await flock.listen_on()
@@ -271,6 +309,7 @@ async def test_max_connections_counts_both_directions() -> None:
         rejected = await events.seen("peer-rejected")
         assert rejected.reason is Reason.MAX_CONNECTIONS
         assert rejected.peer.host == HOST
+        assert len(events.named("handshaking")) == 1, "refused before its handshake"
         await until(lambda: c.entries()[0].peer.retries == 1)
         assert a.total_connections == 1
         await b.close()
@@ -353,6 +392,7 @@ async def test_a_peer_that_leaves_and_returns_is_connected_again() -> None:
             clock.turn(5.0)
             await events.seen("connection", 2)
             assert [event.peer.retries for event in events.named("connecting")] == [0, 1, 2, 3]
+            assert [entry.peer.retries for entry in flock.entries()] == [0]
             await flock.close()
             await theirs.seen("connection-closed")
             assert (there.queued, there.connecting, there.connected) == (0, 0, 0)
