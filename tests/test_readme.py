@@ -1,7 +1,8 @@
 """What the documents show is run: Python blocks whole, shell lines when they end by themselves.
 
-Checked are README.md and every `docs/*.md` that says `<!-- test: blocks -->`. A block right after
-`<!-- no-test: reason -->` is compiled (Python) or left alone (shell), and the reason is required.
+Checked are README.md, CONTRIBUTING.md and every `docs/*.md`. A block right after
+`<!-- no-test: reason -->` is compiled (Python) or left alone (shell), and the reason is required. A
+block right after `<!-- file: path -->` is that file, word for word.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MARK = "<!-- test: blocks -->"
 FENCE = re.compile(
     r"(?:<!--\s*no-test:(?P<reason>[^>]*)-->\s*\n+)?"
+    r"(?:<!--\s*file:(?P<file>[^>]*)-->\s*\n+)?"
     r"^```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```\s*$",
     re.MULTILINE | re.DOTALL,
 )
@@ -33,6 +34,7 @@ import ast, asyncio, inspect, pathlib, sys
 text = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
 code = compile(text, sys.argv[2], "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 names = {"__name__": "__main__"}
+sys.argv = sys.argv[2:]
 result = eval(code, names)
 if inspect.iscoroutine(result):
     asyncio.run(result)
@@ -41,12 +43,13 @@ if inspect.iscoroutine(result):
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block; `reason` says why it is not run, None when it is."""
+    """One fenced block; `reason` says why it is not run, `file` which file it shows."""
 
     source: str
     language: str
     text: str
     reason: str | None
+    file: str | None = None
 
     def __str__(self) -> str:
         return self.source
@@ -56,17 +59,18 @@ def blocks_of(name: str, document: str) -> Iterator[Block]:
     """The fenced blocks of a document, in order."""
     for found in FENCE.finditer(document):
         line = document.count("\n", 0, found.start("text")) + 1
-        reason = found["reason"]
-        yield Block(f"{name}:{line}", found["language"], found["text"], reason and reason.strip())
+        reason, file = (found[part] and found[part].strip() for part in ("reason", "file"))
+        yield Block(f"{name}:{line}", found["language"], found["text"], reason, file)
 
 
 def documents() -> Iterator[tuple[str, str]]:
     """The documents that promise to work, by name."""
-    yield "README.md", (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in sorted((ROOT / "docs").glob("**/*.md")):
-        text = path.read_text(encoding="utf-8")
-        if MARK in text:
-            yield str(path.relative_to(ROOT)), text
+    for path in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").glob("**/*.md")),
+    ):
+        yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
 
 
 def commands_of(block: Block) -> Iterator[list[str]]:
@@ -139,6 +143,12 @@ def test_python_block_runs(block: Block, tmp_path: Path) -> None:
     assert not [word for word in LOUD if word in done.stderr], f"{block}:\n{done.stderr}"
 
 
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.file], ids=str)
+def test_a_shown_file_is_the_file(block: Block) -> None:
+    assert block.file is not None
+    assert block.text == (ROOT / block.file).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_shell_line_works(command: list[str], tmp_path: Path) -> None:
     """Commands that end by themselves are run; of the others, command and options must exist."""
@@ -185,6 +195,30 @@ def test_blocks_are_found_with_language_reason_and_line() -> None:
         ("doc.md:11", "console", None),
     ]
     assert found[0].text == "one = 1\n"
+
+
+def test_a_block_that_shows_a_file_names_it() -> None:
+    (block,) = blocks_of("doc.md", "<!-- file: examples/why.py -->\n```python\n1\n```\n")
+    assert (block.file, block.reason, block.text) == ("examples/why.py", None, "1\n")
+
+
+LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#]*)(?:#(?P<anchor>[^)]*))?\)")
+
+
+def anchors_of(document: str) -> set[str]:
+    """The anchors of the headings, as the usual viewers make them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", dict(documents()))
+def test_links_lead_somewhere(name: str) -> None:
+    here = ROOT / name
+    for link in LINK.finditer(FENCE.sub("", here.read_text(encoding="utf-8"))):
+        target = here.parent / link["path"] if link["path"] else here
+        assert target.exists(), f"{name}: {link[0]}"
+        if link["anchor"]:
+            assert link["anchor"] in anchors_of(target.read_text(encoding="utf-8")), link[0]
 
 
 def test_commands_are_taken_out_of_pipelines() -> None:
