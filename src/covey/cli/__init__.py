@@ -39,14 +39,17 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+HELP: Final = """Peer-to-peer connections: find peers by topic, connect, encrypt, multiplex.
+
+Works on one machine, on a local network and without any server. Two terminals are enough:
+
+\b
+    covey pipe < FILE             prints a topic, waits
+    covey pipe TOPIC > COPY       on the other side
+"""
+
+
+@click.group(cls=LazyGroup, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="covey", message="covey %(version)s")
 def main() -> None:
-    r"""Peer-to-peer connections: find peers by topic, connect, encrypt, multiplex.
-
-    Works on one machine, on a local network and without any server. Two terminals are enough:
-
-    \b
-        covey pipe                 prints a topic, waits
-        covey pipe TOPIC           on the other side
-    """
+    """The command line; `HELP` is what it says of itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,13 +11,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from covey.errors import ClosedError, CoveyError
+from covey.flock.admission import canonical_host
+
 if TYPE_CHECKING:
+    from covey.cli.output import Output
+    from covey.flock.events import FlockEvent
     from covey.flock.flock import Flock
     from covey.flock.topic import Topic
     from covey.net.connection import Connection
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MULTICAST_PORT = 5353
+NAMED_AGAIN = 5.0
+"""Seconds after which a named peer that was given up is tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,17 +51,28 @@ def flock_options(command: Command) -> Command:
             help="A peer to try besides those that are found (repeatable).",
         ),
         click.option("--host", help="Address to listen on; default: every interface."),
-        click.option("--port", default=0, show_default="any free", help="TCP port to listen on."),
+        click.option(
+            "--port",
+            type=click.IntRange(0, 65535),
+            default=0,
+            show_default="any free",
+            help="TCP port to listen on.",
+        ),
         click.option(
             "--multicast/--no-multicast", default=True, help="Look for peers on the local network."
         ),
         click.option(
             "--multicast-port",
+            type=click.IntRange(1, 65535),
             default=MULTICAST_PORT,
             show_default=True,
             help="UDP port of multicast discovery.",
         ),
-        click.option("--interface", metavar="IP", help="Multicast on this interface only."),
+        click.option(
+            "--interface",
+            metavar="NAME|IP",
+            help="Multicast on this network interface only (`lo` or 127.0.0.1: this machine).",
+        ),
         click.option(
             "--key",
             "key_file",
@@ -108,9 +127,49 @@ async def open_flock(
 async def join(
     flock: Flock, name: bytes | str, options: FlockOptions, *, announce: bool = True
 ) -> Topic:
-    """Listen and join as `options` say, and try the peers that they name."""
+    """Listen and join as `options` say, and try the peers that they name, again and again."""
     await flock.listen_on(port=options.port)
     topic = await flock.join(name, announce=announce)
-    for peer in options.peers:
-        flock.add_peer(name, split_peer(peer))
+    if options.peers:
+        NamedPeers(flock, name, [split_peer(peer) for peer in options.peers])
     return topic
+
+
+class NamedPeers:
+    """Has a flock try the peers that the user named: those that it gives up are named again."""
+
+    def __init__(self, flock: Flock, name: bytes | str, peers: list[tuple[str, int]]) -> None:
+        self._flock = flock
+        self._name = name
+        self._peers = {(canonical_host(host), port): (host, port) for host, port in peers}
+        self._timers: dict[tuple[str, int], asyncio.TimerHandle] = {}
+        flock.subscribe(self._look)
+        for peer in peers:
+            flock.add_peer(name, peer)
+
+    def _look(self, event: FlockEvent) -> None:
+        if event.type == "close":
+            for timer in self._timers.values():
+                timer.cancel()
+        elif event.type == "drop":
+            place = canonical_host(event.peer.host), event.peer.port
+            if place in self._peers:
+                loop = asyncio.get_running_loop()
+                self._timers[place] = loop.call_later(NAMED_AGAIN, self._again, place)
+
+    def _again(self, place: tuple[str, int]) -> None:
+        if not self._flock.closed:
+            self._flock.add_peer(self._name, self._peers[place])
+
+
+async def report_discovery(topic: Topic, output: Output) -> None:
+    """Say when the first round of discovery is over, and what failed in it."""
+    try:
+        first = await topic.flushed()
+    except ClosedError:
+        return
+    except (CoveyError, OSError) as error:
+        text = f"cannot look for peers on the local network: {error}"
+        output.event("discovery-failed", text, error=error)
+        return
+    output.event("flushed", failed=first.failed, succeeded=first.succeeded)

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,9 @@ import click
 from covey.cli.flock_options import FlockOptions, flock_options, join, open_flock, take_options
 from covey.cli.narrator import narrate
 from covey.cli.output import Output
+from covey.cli.progress import thinning
 from covey.cli.runtime import CommandError, Exit, common_options, run
+from covey.errors import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,7 +31,12 @@ PROTOCOL = "covey/hello"
 
 @click.command("hello")
 @click.option(
-    "--timeout", default=15.0, show_default=True, help="Seconds the two have to find each other."
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=15.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the two may take to find each other.",
 )
 @flock_options
 @common_options
@@ -42,7 +50,8 @@ def command(timeout: float, as_json: bool, debug: bool, **values: Any) -> None:
 
     async def work() -> Exit:
         output = Output(as_json=as_json, stream=sys.stdout)
-        return await hello(options, output, timeout)
+        with output.needed():
+            return await hello(options, output, timeout)
 
     run(work, debug=debug)
 
@@ -51,60 +60,95 @@ async def hello(options: FlockOptions, output: Output, timeout: float) -> Exit:
     """Run both peers to the end; see `command`."""
     topic = f"covey hello {secrets.token_hex(4)}"
     output.event("topic", f"both  join the topic {topic!r}", topic=topic)
-    greeted = {name: asyncio.Event() for name in NAMES}
+    loop = asyncio.get_running_loop()
+    greeted: dict[str, asyncio.Future[None]] = {name: loop.create_future() for name in NAMES}
     telling: list[asyncio.Task[None]] = []
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_finish, telling)
         flocks = []
-        for name in NAMES:
+        for name, own in zip(NAMES, _apart(options), strict=True):
             handler = _greeter(name, output, greeted[name])
-            flock = await stack.enter_async_context(open_flock(options, handler))
+            flock = await stack.enter_async_context(open_flock(own, handler))
             tellers = (
                 narrate(flock.listen(), output, who=name),
                 _tell_staging(flock.staging.listen(), output, name),
             )
             telling += [asyncio.create_task(teller, name="covey.hello.tell") for teller in tellers]
             flocks.append(flock)
-        for flock in flocks:
-            await join(flock, topic, options)
-        try:
-            async with asyncio.timeout(timeout):
-                for event in greeted.values():
-                    await event.wait()
-        except TimeoutError:
-            raise CommandError(
-                f"the two did not find each other within {timeout:g} s",
-                hint="does a firewall drop multicast? `covey hello --interface 127.0.0.1` uses "
-                "the loopback interface alone",
-                code=Exit.NOBODY,
-            ) from None
+        for flock, own in zip(flocks, _apart(options), strict=True):
+            await join(flock, topic, own)
+        if not options.multicast and (there := flocks[1].address) is not None:
+            flocks[0].add_peer(topic, (options.host or "127.0.0.1", there[1]))
+        await _all_greeted(greeted, output, timeout)
         output.event("greeted", "both  have heard each other: closing")
     output.event("done", f"both  done in {output.elapsed:.3f} s, nothing left open")
     return Exit.OK
 
 
+def _apart(options: FlockOptions) -> tuple[FlockOptions, FlockOptions]:
+    """Two peers cannot share a port, and with one key they would be the same peer."""
+    return options, replace(options, port=0, key_file=None)
+
+
+async def _all_greeted(
+    greeted: dict[str, asyncio.Future[None]], output: Output, timeout: float
+) -> None:
+    waiting = asyncio.create_task(_tell_waiting(output), name="covey.hello.wait")
+    try:
+        async with asyncio.timeout(timeout):
+            await asyncio.gather(*greeted.values())
+    except TimeoutError:
+        raise CommandError(
+            f"the two did not find each other within {timeout:g} s",
+            hint="does a firewall drop multicast? `covey hello --interface lo` stays on this "
+            "machine, `covey hello --no-multicast` does without",
+            code=Exit.NOBODY,
+        ) from None
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def _tell_waiting(output: Output) -> None:
+    async for _ in thinning():
+        output.event("progress", "both  still looking for each other …")
+
+
 def _greeter(
-    name: str, output: Output, greeted: asyncio.Event
+    name: str, output: Output, greeted: asyncio.Future[None]
 ) -> Callable[[Connection], Awaitable[None]]:
     async def greet(connection: Connection) -> None:
-        from covey.wire.encoding import string
-
-        heard: asyncio.Queue[str] = asyncio.Queue()
-        channel = connection.mux.create_channel(PROTOCOL)
-        if channel is None:
-            return
-        message = channel.add_message(string, heard.put_nowait)
-        channel.open()
-        message.send(f"hello from {name}")
-        if not await channel.fully_opened():
-            return
-        output.event("channel-open", f"{name:<5} channel {PROTOCOL!r} is open", who=name)
-        text = await heard.get()
-        output.event("message", f"{name:<5} heard {text!r}", who=name, said=text)
-        greeted.set()
+        try:
+            await _greet(name, connection, output)
+        except ClosedError:
+            return  # a second connection was kept instead, or the other side is through
+        except Exception as error:
+            if not greeted.done():
+                greeted.set_exception(error)
+            raise
+        if not greeted.done():
+            greeted.set_result(None)
         await connection.wait_closed()
 
     return greet
+
+
+async def _greet(name: str, connection: Connection, output: Output) -> None:
+    """Open a channel, say hello and hear the other's; raises `ClosedError`."""
+    from covey.wire.encoding import string
+
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    channel = connection.mux.create_channel(PROTOCOL)
+    if channel is None:
+        raise ClosedError("the connection ended before the channel was made")
+    message = channel.add_message(string, heard.put_nowait)
+    channel.open()
+    message.send(f"hello from {name}")
+    if not await channel.fully_opened():
+        raise ClosedError("the channel was not opened by the other side")
+    output.event("channel-open", f"{name:<5} channel {PROTOCOL!r} is open", who=name)
+    text = await heard.get()
+    output.event("message", f"{name:<5} heard {text!r}", who=name, said=text)
 
 
 async def _tell_staging(events: Subscription[StagingEvent], output: Output, who: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -13,27 +14,37 @@ from covey.cli.flock_options import (
     flock_options,
     join,
     open_flock,
+    report_discovery,
     take_options,
 )
 from covey.cli.narrator import narrate
 from covey.cli.output import Output, bytes_text, key_text
+from covey.cli.progress import thinning
 from covey.cli.runtime import Exit, common_options, run
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from rich.table import Table
 
-    from covey.events import Subscription
-    from covey.flock.events import FlockEvent
     from covey.flock.flock import Flock
     from covey.net.connection import Connection
 
+LONGEST_PAUSE = 60.0
+"""Seconds between two lines of counts, in the end."""
 REFRESH = 0.5
 """Seconds between two looks at the byte counters; states change at once."""
 
 
 @click.command("join")
 @click.argument("topic")
-@click.option("--for", "duration", type=float, metavar="SECONDS", help="Leave after so long.")
+@click.option(
+    "--for",
+    "duration",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Leave after so long.",
+)
 @click.option("--look-only", is_flag=True, help="Find others without being found.")
 @flock_options
 @common_options
@@ -48,39 +59,43 @@ def command(
 
     async def work() -> Exit:
         output = Output(as_json=as_json, stream=sys.stdout)
-        async with open_flock(options, _stay) as flock:
-            events = flock.listen()
-            showing = asyncio.create_task(
-                _show(flock, topic, output, events), name="covey.join.show"
-            )
-            try:
-                await _follow(flock, topic, options, output, duration, announce=not look_only)
-            finally:
-                showing.cancel()
-                await asyncio.gather(showing, return_exceptions=True)
+        with output.needed():
+            await watch(topic, options, output, duration, announce=not look_only)
         return Exit.OK
 
     run(work, debug=debug)
 
 
-async def _follow(
-    flock: Flock,
+async def watch(
     topic: str,
     options: FlockOptions,
     output: Output,
-    duration: float | None,
+    duration: float | None = None,
     *,
-    announce: bool,
+    announce: bool = True,
 ) -> None:
-    joined = await join(flock, topic, options, announce=announce)
-    output.event("joined", topic=topic, port=flock.address and flock.address[1])
-    await joined.flushed()
-    output.event("flushed", "the first round of discovery is over")
-    try:
-        async with asyncio.timeout(duration):
-            await asyncio.get_running_loop().create_future()
-    except TimeoutError:
-        return
+    """Join and show what happens until `duration` is over; see `command`."""
+    async with open_flock(options, _stay) as flock:
+        showing = [
+            asyncio.create_task(work, name="covey.join.show")
+            for work in _shows(flock, topic, output)
+        ]
+        try:
+            joined = await join(flock, topic, options, announce=announce)
+            host, port = flock.address or ("", 0)
+            text = f"joined {topic!r} at port {port}; looking for others"
+            output.event("joined", "" if output.live else text, topic=topic, host=host, port=port)
+            showing.append(
+                asyncio.create_task(report_discovery(joined, output), name="covey.join.round")
+            )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(duration):
+                    await asyncio.get_running_loop().create_future()
+        finally:
+            for task in showing:
+                task.cancel()
+            await asyncio.gather(*showing, return_exceptions=True)
+    output.event("left", f"left {topic!r}", topic=topic)
 
 
 async def _stay(connection: Connection) -> None:
@@ -89,17 +104,30 @@ async def _stay(connection: Connection) -> None:
     await connection.wait_closed()
 
 
-async def _show(flock: Flock, topic: str, output: Output, events: Subscription[FlockEvent]) -> None:
-    if output.as_json or not output.stream.isatty():
-        await narrate(events, output)
-        return
-    events.close()
+def _shows(flock: Flock, topic: str, output: Output) -> list[Coroutine[Any, Any, None]]:
+    if output.live:
+        return [_show_table(flock, topic, output)]
+    return [narrate(flock.listen(), output), _tell_counts(flock, output)]
+
+
+async def _tell_counts(flock: Flock, output: Output) -> None:
+    async for _ in thinning(LONGEST_PAUSE):
+        counts = {
+            "staged": len(flock.staging),
+            "queued": flock.queued,
+            "connecting": flock.connecting,
+            "connected": flock.connected,
+        }
+        text = ", ".join(f"{count} {what}" for what, count in counts.items())
+        output.event("status", text, **counts)
+
+
+async def _show_table(flock: Flock, topic: str, output: Output) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    with Live(
-        _table(flock, topic), console=Console(file=output.stream), auto_refresh=False
-    ) as live:
+    console = Console(file=output.stream)
+    with Live(_table(flock, topic), console=console, auto_refresh=False) as live:
         async with flock.live_entries() as states:
             changes = aiter(states)
             waiting = asyncio.ensure_future(anext(changes))

@@ -2,33 +2,79 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, assert_never
 
 from covey.cli.output import Output, key_text
 
 if TYPE_CHECKING:
     from covey.events import Subscription
-    from covey.flock.events import Connected, ConnectionInfo, FlockEvent, Peer
+    from covey.flock.events import ConnectionInfo, FlockEvent, Peer
+    from covey.net.connection import Connection
+
+
+class Brief:
+    """What a person wants to see who only waits for a connection: news, and each trouble once.
+
+    `trouble` is the last thing that went wrong, in words. `own_key`: this side proves a key that
+    was made before, so that another process may prove the same.
+    """
+
+    def __init__(self, *, own_key: bool = False) -> None:
+        self.trouble = ""
+        self._own_key = own_key
+        self._told: dict[tuple[str, int], str] = {}
+
+    def text(self, event: FlockEvent) -> str:
+        """The line for an event, empty when it is not worth one."""
+        match event.type:
+            case "peer":
+                return line_of(event)
+            case "connecting":
+                return line_of(event) if not event.peer.retries else ""
+            case "connect-failed":
+                return self._once(event.peer.host, event.peer.port, line_of(event))
+            case "handshake-timeout":
+                return self._once(event.info.host, 0, line_of(event))
+            case "connection-closed" if event.connection is None and event.error is not None:
+                return self._once(event.info.host, 0, line_of(event))
+            case "peer-banned" if self._own_key and event.reason == "detected-self":
+                return self._once(event.peer.host, 0, f"{_place(event.peer)} {SAME_KEY}")
+            case "handler-failed":
+                return line_of(event)
+            case _:
+                return ""
+
+    def _once(self, host: str, port: int, text: str) -> str:
+        self.trouble = text
+        if self._told.get((host, port)) == text or len(self._told) >= PLACES_TOLD:
+            return ""
+        self._told[host, port] = text
+        return text
+
+
+PLACES_TOLD = 100
+"""Places whose troubles are told; a scanner could go on for ever."""
+SAME_KEY = "proves the very key of this side: where it is another process, give it another --key"
 
 
 async def narrate(
-    events: Subscription[FlockEvent], output: Output, *, who: str = "", brief: bool = False
+    events: Subscription[FlockEvent],
+    output: Output,
+    *,
+    who: str = "",
+    brief: Brief | None = None,
 ) -> None:
     """Tell every event until the flock closes; `brief` leaves out the steps in between."""
     prefix = f"{who:<5} " if who else ""
     async with events:
         async for event in events:
             if event.type == "lagged":
-                output.event("lagged", f"{prefix}{event.missed} events were not told")
+                missed = f"{prefix}{event.missed} events were not told"
+                output.event("lagged", missed, missed=event.missed)
                 continue
-            text = line_of(event)
-            if brief and event.type not in BRIEF:
-                text = ""
+            text = line_of(event) if brief is None else brief.text(event)
             output.event(event.type, prefix + text if text else "", **_fields(event, who))
-
-
-BRIEF = frozenset({"peer", "connecting", "connect-failed", "connection", "handler-failed"})
-"""Event types that a person wants to see who only waits for a connection."""
 
 
 def line_of(event: FlockEvent) -> str:  # noqa: C901, PLR0912 - one line for each kind of event
@@ -50,7 +96,7 @@ def line_of(event: FlockEvent) -> str:  # noqa: C901, PLR0912 - one line for eac
         case "handshake-timeout":
             return f"{_remote(event.info)} did not complete the handshake in time"
         case "connection":
-            return path_of(event)
+            return path_of(event.connection)
         case "redundant-connection":
             return f"dropped a second connection with {_remote(event.info)} ({event.cause})"
         case "connection-closed":
@@ -70,15 +116,48 @@ def line_of(event: FlockEvent) -> str:  # noqa: C901, PLR0912 - one line for eac
             assert_never(event.type)
 
 
-def path_of(event: Connected) -> str:
-    """Which way data takes: transport, place, direction, key."""
-    info, connection = event.info, event.connection
-    way = "dialled" if info.initiator else "accepted"
-    where = {"lan": "this machine or network"}.get(connection.address.type or "", "routed")
+def path_of(connection: Connection) -> str:
+    """Which way data takes: transport, direction, place, key."""
+    host, port = connection.remote_address
+    way = "dialled" if connection.initiator else "accepted"
     return (
-        f"path: {info.type} {way} {_remote(info)} ({where}), {connection.handshake} "
-        f"with key {key_text(connection.remote_key)}"
+        f"path: {connection.type} {way} {host}:{port} ({whereabouts(host)}), "
+        f"{connection.handshake} with key {key_text(connection.remote_key)}"
     )
+
+
+def path_fields(connection: Connection) -> dict[str, object]:
+    """`path_of` as data."""
+    host, port = connection.remote_address
+    return {
+        "host": host,
+        "port": port,
+        "place": whereabouts(host),
+        "initiator": connection.initiator,
+        "transport": connection.type,
+        "handshake": connection.handshake,
+        "key": connection.remote_key,
+    }
+
+
+def whereabouts(host: str) -> str:
+    """Where an IP address is: `this machine`, `local network` or `routed`."""
+    from covey.flock.admission import is_private
+
+    if _is_own(host):
+        return "this machine"
+    return "local network" if is_private(host) else "routed"
+
+
+def _is_own(host: str) -> bool:
+    """Whether this machine has the address: only then can a socket be bound to it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(socket.getaddrinfo(host, 0, family, flags=socket.AI_NUMERICHOST)[0][4])
+        except OSError:
+            return False
+    return True
 
 
 def _place(peer: Peer) -> str:
@@ -91,4 +170,6 @@ def _remote(info: ConnectionInfo) -> str:
 
 def _fields(event: FlockEvent, who: str) -> dict[str, object]:
     fields = {name: getattr(event, name) for name in event.__dataclass_fields__ if name != "type"}
+    if (connection := fields.get("connection")) is not None:
+        fields["connection"] = connection.id
     return {"who": who, **fields} if who else fields

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import enum
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 
@@ -31,15 +33,26 @@ def plain(value: object) -> Any:
             return str(value)
 
 
+def printable(text: str) -> str:
+    """`text` without what a terminal would obey: peers have a say in some of our lines."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+
+
 class Output:
     """Says what happens, with the seconds since the start in front.
 
     With `as_json` each call writes one JSON object; `stream` is stderr where stdout carries data.
+    When the stream cannot be written any more, `failure` says why and everything else is silent;
+    a command whose output is its purpose runs inside `needed`.
     """
 
     def __init__(self, *, as_json: bool, stream: TextIO | None = None) -> None:
         self.as_json = as_json
         self.stream = stream if stream is not None else sys.stderr
+        self.failure: OSError | None = None
+        self._needed_by: asyncio.Task[Any] | None = None
         self._start = time.monotonic()
 
     @property
@@ -47,22 +60,48 @@ class Output:
         """Seconds since this output was made."""
         return time.monotonic() - self._start
 
+    @property
+    def live(self) -> bool:
+        """Whether it is a terminal for people, where lines can be redrawn."""
+        return not self.as_json and self.stream.isatty()
+
     def event(self, type_: str, text: str = "", **fields: object) -> None:
         """One thing that happened: `text` for people, `type_` and `fields` for programs."""
         if self.as_json:
             record = {"type": type_, "seconds": round(self.elapsed, 6), **plain(fields)}
             self._line(json.dumps(record, separators=(",", ":")))
         elif text:
-            self._line(f"{self.elapsed:8.3f} s  {text}")
+            self._line(f"{self.elapsed:8.3f} s  {printable(text)}")
 
     def say(self, text: str) -> None:
         """A line for people only."""
         if not self.as_json:
             self._line(text)
 
+    @contextmanager
+    def needed(self) -> Iterator[None]:
+        """End the block with `OSError` as soon as the stream cannot be written."""
+        task = self._needed_by = asyncio.current_task()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.failure is None or task is None or task.uncancel():
+                raise
+        finally:
+            self._needed_by = None
+        if self.failure is not None:
+            raise self.failure
+
     def _line(self, text: str) -> None:
-        self.stream.write(text + "\n")
-        self.stream.flush()
+        if self.failure is not None:
+            return
+        try:
+            self.stream.write(text + "\n")
+            self.stream.flush()
+        except OSError as error:
+            self.failure = error
+            if self._needed_by is not None:
+                self._needed_by.cancel()
 
 
 def bytes_text(count: float) -> str:

@@ -15,21 +15,23 @@ from covey.cli.flock_options import (
     flock_options,
     join,
     open_flock,
+    report_discovery,
     take_options,
 )
-from covey.cli.narrator import narrate
+from covey.cli.narrator import Brief, narrate
 from covey.cli.output import Output, bytes_text
 from covey.cli.runtime import CommandError, Exit, common_options, run
 
 if TYPE_CHECKING:
-    from covey.cli.pipe_runner import PipeRunner, Source
+    from collections.abc import Coroutine
+
+    from covey.cli.pipe_runner import PipeRunner
+    from covey.cli.stdio import Source
+    from covey.wire.topic_pipe import TopicPipe
+    from covey.wire.topic_proof import TopicSecret
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 """Letters and digits that are not mistaken for each other when read aloud."""
-TICK = 1.0
-"""Seconds between two signs of life."""
-PATIENCE = 10.0
-"""Seconds after which a lone side is told what may be wrong."""
 
 
 def new_topic() -> str:
@@ -40,13 +42,19 @@ def new_topic() -> str:
 
 @click.command("pipe")
 @click.argument("topic", required=False)
-@click.option("--timeout", type=float, help="Give up when no peer came within so many seconds.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Give up when no peer came within so many seconds.",
+)
 @click.option(
     "--reconnect",
-    type=float,
+    type=click.FloatRange(min=0),
     default=30.0,
     show_default=True,
-    help="Seconds to wait for a peer that was lost on the way.",
+    metavar="SECONDS",
+    help="How long to wait for a peer that was lost on the way.",
 )
 @flock_options
 @common_options
@@ -82,64 +90,93 @@ async def pipe(
     as_json: bool,
 ) -> Exit:
     """Run one side; see `command`."""
-    from covey.cli.pipe_runner import Nothing, PipeRunner
-    from covey.cli.stdio import DescriptorReader, DescriptorWriter, size_of
-    from covey.wire.topic_pipe import MAX_CHUNK
     from covey.wire.topic_proof import TopicSecret
 
     output = Output(as_json=as_json)
-    if topic is None:
-        topic = new_topic()
-        output.event("topic", topic=topic)
+    made = topic is None
+    topic = topic or (new_topic() if made else "")
+    output.event("topic", topic=topic, made=made)
+    if made:
         output.say(f"On the other side type:\n\n    covey pipe {topic}\n")
     secret = await asyncio.to_thread(TopicSecret.from_text, topic)
+    runner, show = _prepare(secret, output)
+    brief = Brief(own_key=options.key_file is not None)
+    async with open_flock(options, runner.handle) as flock:
+        tellers = [
+            asyncio.create_task(work, name=f"covey.pipe.{name}")
+            for name, work in (
+                ("narrate", narrate(flock.listen(), output, brief=brief)),
+                ("progress", show),
+            )
+        ]
+        try:
+            joined = await join(flock, secret.discovery_name, options)
+            host, port = flock.address or ("", 0)
+            output.event("waiting", f"{_search(options)} … (port {port})", host=host, port=port)
+            tellers.append(asyncio.create_task(report_discovery(joined, output)))
+            await _run(runner, brief, timeout, reconnect)
+        finally:
+            for task in tellers:
+                task.cancel()
+            await asyncio.gather(*tellers, return_exceptions=True)
+    _tell_end(runner.pipe, output)
+    return Exit.OK
+
+
+def _prepare(secret: TopicSecret, output: Output) -> tuple[PipeRunner, Coroutine[Any, Any, None]]:
+    """The runner over stdin and stdout as they are, and what shows its progress."""
+    from covey.cli.pipe_runner import PipeRunner
+    from covey.cli.progress import show_progress
+    from covey.cli.stdio import DescriptorReader, DescriptorWriter, Nothing, size_of, widen
+    from covey.wire.topic_pipe import MAX_CHUNK
+
     stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
-    typed = os.isatty(stdin)
+    typed, shown = os.isatty(stdin), os.isatty(stdout)
+    for descriptor in (stdin, stdout):
+        widen(descriptor)
     source: Source
-    if typed and not os.isatty(stdout):
-        source, typed = Nothing(), False
-        output.say("input is a terminal and output is not: only receiving")
+    size: int | None
+    if typed and not shown:
+        source, typed, size = Nothing(), False, 0
+        output.say("the input is a terminal and the output is not: only receiving")
     else:
-        source = DescriptorReader(stdin, chunk=MAX_CHUNK)
+        source, size = DescriptorReader(stdin, chunk=MAX_CHUNK), size_of(stdin)
+    if typed:
+        output.say("what you type is sent line by line; Ctrl-D ends it")
     runner = PipeRunner(
         secret,
         source,
         DescriptorWriter(stdout),
         output=output,
-        size=None if typed else size_of(stdin),
+        size=size,
         stop_at_remote_end=typed,
     )
-    async with open_flock(options, runner.handle) as flock:
-        narrator = asyncio.create_task(
-            narrate(flock.listen(), output, brief=True), name="covey.pipe.narrate"
-        )
-        ticker = asyncio.create_task(_tick(runner, output), name="covey.pipe.tick")
-        try:
-            await join(flock, secret.discovery_name, options)
-            output.event(
-                "waiting", "looking for the other side …", port=(flock.address or (0, 0))[1]
-            )
-            await _run(runner, timeout, reconnect)
-        finally:
-            for task in (narrator, ticker):
-                task.cancel()
-            await asyncio.gather(narrator, ticker, return_exceptions=True)
-    pipe_ = runner.pipe
+    return runner, show_progress(runner, output, bar=not shown, quiet=shown)
+
+
+def _search(options: FlockOptions) -> str:
+    """How the other side is looked for."""
+    if options.peers or options.multicast:
+        return "looking for the other side"
+    return "waiting for the other side to name this one with --peer"
+
+
+def _tell_end(done: TopicPipe, output: Output) -> None:
     output.event(
         "done",
-        f"done: sent {bytes_text(pipe_.sent)}, confirmed by the other side; "
-        f"received {bytes_text(pipe_.received)}, written out",
-        sent=pipe_.sent,
-        received=pipe_.received,
-        rate=(pipe_.sent + pipe_.received) / max(output.elapsed, 1e-9),
+        f"done: sent {bytes_text(done.sent)}, confirmed by the other side; "
+        f"received {bytes_text(done.received)}, written out",
+        sent=done.sent,
+        received=done.received,
     )
-    return Exit.OK
 
 
-async def _run(runner: PipeRunner, timeout: float | None, reconnect: float) -> None:
+async def _run(runner: PipeRunner, brief: Brief, timeout: float | None, reconnect: float) -> None:
     """Run to the end, or until the partner does not come, or does not come back."""
     running = asyncio.create_task(runner.run(), name="covey.pipe.run")
-    watching = asyncio.create_task(_watch(runner, timeout, reconnect), name="covey.pipe.watch")
+    watching = asyncio.create_task(
+        _watch(runner, brief, timeout, reconnect), name="covey.pipe.watch"
+    )
     try:
         await asyncio.wait((running, watching), return_when=asyncio.FIRST_COMPLETED)
         await (running if running.done() else watching)
@@ -149,109 +186,35 @@ async def _run(runner: PipeRunner, timeout: float | None, reconnect: float) -> N
         await asyncio.gather(running, watching, return_exceptions=True)
 
 
-async def _watch(runner: PipeRunner, timeout: float | None, reconnect: float) -> None:
+async def _watch(runner: PipeRunner, brief: Brief, timeout: float | None, reconnect: float) -> None:
     """Raise when nobody comes within `timeout`, or the partner stays away for `reconnect`."""
-    try:
-        async with asyncio.timeout(timeout):
-            await runner.found.wait()
-    except TimeoutError:
-        raise CommandError(
-            f"no peer came within {timeout:g} s",
-            hint="is `covey pipe` with the same topic running on the other side, in the same "
-            "network? `--peer HOST:PORT` reaches it where multicast does not",
-            code=Exit.NOBODY,
-        ) from None
     while True:
-        await runner.lost.wait()
+        try:
+            async with asyncio.timeout(timeout):
+                await runner.found.wait()
+        except TimeoutError:
+            trouble = runner.trouble or brief.trouble
+            raise CommandError(
+                f"no peer came within {timeout:g} s" + (f"; last: {trouble}" if trouble else ""),
+                hint="is `covey pipe` with the same topic running on the other side, in the same "
+                "network? `--peer HOST:PORT` reaches it where multicast does not",
+                code=Exit.NOBODY,
+            ) from None
+        await runner.parted()
+        if not runner.lost.is_set():
+            continue
         try:
             async with asyncio.timeout(reconnect):
                 await runner.returned()
         except TimeoutError:
-            sent, received = runner.pipe.sent, runner.pipe.received
             raise CommandError(
                 f"the peer was lost and did not return within {reconnect:g} s; "
-                f"sent {bytes_text(sent)} (not confirmed), received {bytes_text(received)}",
+                f"{_moved(runner.pipe)}",
                 hint="start both sides again; `--reconnect SECONDS` waits longer",
                 code=Exit.LOST,
             ) from None
 
 
-async def _tick(runner: PipeRunner, output: Output) -> None:
-    """A sign of life at least every second: a bar on a terminal, else lines that thin out."""
-    if output.as_json or not output.stream.isatty():
-        await _tick_lines(runner, output)
-    else:
-        await _tick_bar(runner, output)
-
-
-async def _tick_lines(runner: PipeRunner, output: Output) -> None:
-    pause = TICK
-    advised = False
-    moved = -1
-    while True:
-        await asyncio.sleep(pause)
-        pipe = runner.pipe
-        if pipe.sent + pipe.received != moved or output.as_json:
-            moved, pause = pipe.sent + pipe.received, TICK
-        else:
-            pause = min(pause * 2, PATIENCE)
-        text = (
-            f"sent {bytes_text(pipe.sent)}, received {bytes_text(pipe.received)}"
-            if runner.link is not None
-            else "still waiting for the other side …"
-        )
-        output.event("progress", text, sent=pipe.sent, received=pipe.received)
-        if not runner.found.is_set() and output.elapsed > PATIENCE and not advised:
-            advised = True
-            output.say(ADVICE)
-
-
-ADVICE = (
-    "            nobody yet. Is the other side running with the same topic, on the same network?\n"
-    "            Some networks drop multicast: then use --peer HOST:PORT on one side."
-)
-
-
-async def _tick_bar(runner: PipeRunner, output: Output) -> None:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(file=output.stream)
-    progress = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )
-    advised = False
-    with progress:
-        sending = progress.add_task("waiting", total=None)
-        receiving = progress.add_task("receiving", total=None, visible=False)
-        while True:
-            pipe = runner.pipe
-            state = "sending" if runner.link is not None else "waiting for the other side"
-            progress.update(
-                sending, description=state, total=runner.size or None, completed=pipe.sent
-            )
-            progress.update(
-                receiving,
-                total=runner.remote_size or None,
-                completed=pipe.received,
-                visible=pipe.received > 0,
-            )
-            if not runner.found.is_set() and output.elapsed > PATIENCE and not advised:
-                advised = True
-                console.print(ADVICE, highlight=False)
-            await asyncio.sleep(TICK / 5)
+def _moved(done: TopicPipe) -> str:
+    confirmed = "confirmed" if done.confirmed else "not confirmed"
+    return f"sent {bytes_text(done.sent)} ({confirmed}), received {bytes_text(done.received)}"

@@ -4,118 +4,42 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Protocol
 
-from covey.cli.output import Output, key_text
-from covey.errors import ClosedError, CoveyError, DecodeError, ProtocolError
+from covey.cli.narrator import path_fields, path_of
+from covey.cli.output import Output, bytes_text, key_text
+from covey.cli.pipe_link import Link
+from covey.cli.runtime import CommandError, Exit
+from covey.cli.stdio import Sink, Source
+from covey.errors import ClosedError, ConnectionAborted, ProtocolError
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
-from covey.net.mux import Channel
-from covey.wire.encoding import raw
 from covey.wire.topic_pipe import (
     MAX_CHUNK,
-    PROTOCOL,
+    Busy,
     Confirmed,
     DataReceived,
     Hello,
     Message,
     RemoteEnded,
+    Stopped,
     TopicPipe,
 )
 from covey.wire.topic_proof import TopicSecret
 
 PROOF_TIMEOUT = 10.0
 """Seconds a peer may take to prove that it knows the topic."""
-FAREWELL = 2.0
-"""Seconds given to a peer to close first, so that our last message is sure to arrive."""
-
-
-class Source(Protocol):
-    """Where the bytes come from."""
-
-    async def read(self) -> bytes:
-        """The next bytes; empty at the end."""
-
-
-class Sink(Protocol):
-    """Where the bytes go."""
-
-    async def write(self, data: bytes) -> None:
-        """Return when `data` was taken."""
-
-
-class Link:
-    """One connection with the partner, from our open of the channel to its end."""
-
-    def __init__(self, runner: PipeRunner, connection: Connection) -> None:
-        self.connection = connection
-        self.opened: asyncio.Future[Hello] = asyncio.get_running_loop().create_future()
-        self.ended = asyncio.Event()
-        self.heard = False
-        channel = connection.mux.create_channel(
-            PROTOCOL,
-            handshake=raw,
-            on_open=self._on_open,
-            on_close=self._on_close,
-            messages=[(raw, self._receiver(kind)) for kind in range(4)],
-        )
-        if channel is None:
-            raise ClosedError("the connection ended before the channel was made")
-        self.channel: Channel = channel
-        self._runner = runner
-
-    def open(self, hello: bytes) -> None:
-        """Say hello."""
-        self.channel.open(hello)
-
-    def send(self, messages: Sequence[Message]) -> None:
-        """Send, if this link still lives; the pipe keeps what is lost with it."""
-        if self.ended.is_set() or not self.opened.done():
-            return
-        for kind, payload in messages:
-            message = self.channel.messages[kind]
-            assert message is not None  # noqa: S101 - made in __init__
-            message.send(payload)
-
-    def _on_open(self, handshake: bytes, channel: Channel) -> None:
-        try:
-            hello = Hello.decode(handshake)
-        except DecodeError as error:
-            self._refuse(channel, f"it does not speak {PROTOCOL}: {error}")
-            return
-        connection = self.connection
-        proven = connection.handshake_hash is not None and self._runner.secret.accepts(
-            hello.proof, connection.handshake_hash, is_initiator=connection.initiator
-        )
-        if not proven:
-            self._refuse(channel, "it does not know the topic")
-            return
-        if not self.opened.done():
-            self.opened.set_result(hello)
-            self._runner.proven(self, hello)
-
-    def _refuse(self, channel: Channel, why: str) -> None:
-        self._runner.refused(self.connection, why)
-        channel.close()
-
-    def _on_close(self, remote: bool, channel: Channel) -> None:  # noqa: ARG002
-        self.ended.set()
-        if not self.opened.done():
-            self.opened.cancel()
-
-    def _receiver(self, kind: int) -> Any:
-        def receive(payload: bytes) -> None:
-            self.heard = True
-            self._runner.received(self, kind, bytes(payload))
-
-        return receive
+MAX_FRUITLESS = 5
+"""Links in a row, without a byte of progress, after which the partner is given up."""
+REFUSALS_TOLD = 20
+"""Refused keys of which each is told once; whoever comes again is not worth a line."""
 
 
 class PipeRunner:
     """Moves bytes between a source, one partner and a sink, over as many connections as it takes.
 
     `handle` is the handler of the flock. `run` returns when both directions are confirmed.
-    `stop_at_remote_end` ends our direction when the remote's ends (for input typed by a person).
+    `size`: bytes in the source, None when unknown. `stop_at_remote_end` ends our direction when
+    the remote's ends (for input typed by a person), unless the remote said that it sends nothing.
     """
 
     def __init__(
@@ -134,6 +58,7 @@ class PipeRunner:
         self.remote_size: int | None = None
         self.partner: bytes | None = None
         self.link: Link | None = None
+        self.trouble = ""
         self.lost = asyncio.Event()
         self.found = asyncio.Event()
         self._source = source
@@ -144,63 +69,63 @@ class PipeRunner:
         self._changed = asyncio.Event()
         self._remote_ended = asyncio.Event()
         self._done = asyncio.Event()
-        self._failure: CoveyError | None = None
+        self._failure: BaseException | None = None
+        self._refused: set[bytes | None] = set()
+        self._fruitless = 0
+        self._progress = 0
 
     async def run(self) -> None:
-        """Until all is sent, written and confirmed; raises what went wrong on this side."""
-        async with asyncio.TaskGroup() as tasks:
-            sending = tasks.create_task(self._send_all(), name="covey.pipe.send")
-            writing = tasks.create_task(self._write_all(), name="covey.pipe.write")
+        """Until all is sent, written and confirmed; raises what went wrong on either side.
+
+        However it ends, the partner is told, so that it need not wait for our return.
+        """
+        farewell: str | None = "it was interrupted"
+        tasks = [
+            asyncio.create_task(work, name=f"covey.pipe.{name}")
+            for name, work in (("send", self._send_all()), ("write", self._write_all()))
+        ]
+        for task in tasks:
+            task.add_done_callback(self._worker_ended)
+        try:
             await self._done.wait()
-            sending.cancel()
-            writing.cancel()
+            farewell = str(self._failure) if self._failure else None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if (link := self.link) is not None:
+                await link.part(farewell)
         if self._failure is not None:
             raise self._failure
 
     async def handle(self, connection: Connection) -> None:
         """Take a connection: prove, check the proof, and be the pipe's link until it ends."""
-        if (link := self.link) is not None:
-            if connection.remote_key != self.partner:
-                self.refused(connection, "the pipe has its two ends")
-                return
-            await link.ended.wait()  # the flock keeps one connection for each peer
-            self._detach(link)
-        if self.partner not in (None, connection.remote_key) or self._done.is_set():
+        current = self.link
+        if current is not None and connection.remote_key == self.partner:
+            await current.over.wait()  # the flock keeps one connection for each peer
+        if self._done.is_set() or connection.handshake_hash is None:
             return
-        link = Link(self, connection)
-        hash_ = connection.handshake_hash
-        if hash_ is None:
-            raise ProtocolError("a connection without a handshake hash cannot prove anything")
-        proof = self.secret.prove(hash_, is_initiator=connection.initiator)
-        link.open(self.pipe.hello(proof, size=self.size))
         try:
-            async with asyncio.timeout(PROOF_TIMEOUT):
-                await asyncio.wait((link.opened,))
+            link = Link(self, connection)
+            proof = self.secret.prove(connection.handshake_hash, is_initiator=connection.initiator)
+            link.say_hello(self.pipe.hello(proof, size=self.size))
+            if await link.until_proven(PROOF_TIMEOUT):
+                await link.over.wait()
+        except ClosedError:
+            return
         except TimeoutError:
             self.refused(connection, f"no proof within {PROOF_TIMEOUT:g} s")
             return
-        if link.opened.cancelled():
-            return
-        await self._until_over(link)
-        self._detach(link)
+        is_partner = connection.remote_key == self.partner
+        if is_partner and not (self._done.is_set() or link.dismissed):
+            # Returning would mean that we are through with the peer: the flock would not retry.
+            connection.abort(ConnectionAborted("the pipe's channel ended before the pipe"))
+            self._detach(link)
 
-    async def _until_over(self, link: Link) -> None:
-        over = [asyncio.ensure_future(event.wait()) for event in (link.ended, self._done)]
-        try:
-            await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for waiting in over:
-                waiting.cancel()
-        if self._done.is_set() and not link.ended.is_set() and self._failure is None:
-            link.channel.close()
-            connection = link.connection
-            try:
-                async with asyncio.timeout(FAREWELL):
-                    if not connection.closed:
-                        await connection.end()
-                    await connection.wait_closed()
-            except (TimeoutError, ClosedError):
-                pass  # it has everything, or will find out
+    async def parted(self) -> None:
+        """Wait until there is no partner, or it was lost."""
+        while self.found.is_set() and not self.lost.is_set():
+            await self._change()
 
     async def returned(self) -> None:
         """Wait until the partner that was lost is back."""
@@ -212,20 +137,24 @@ class PipeRunner:
     def proven(self, link: Link, hello: Hello) -> None:
         """The remote of `link` knows the topic: it is the partner, if there is none yet."""
         key = link.connection.remote_key
-        if self.link is not None or self.partner not in (None, key):
-            link.channel.close()
+        if self.link is not None or self.partner not in (None, key) or self._done.is_set():
+            lost = self.lost.is_set()
+            why = "waiting for the peer that was lost" if lost else "the pipe has its two ends"
+            self.refused(link.connection, why)
+            link.turn_away()
             return
         again = self.partner is not None
         self.partner = key
         self.link = link
         self.remote_size = hello.size
-        self.lost.clear()
         try:
             messages = self.pipe.resume(hello)
         except ProtocolError as error:
-            self._fail(error)
+            self._fail(_broken_rule(error))
             return
+        self.lost.clear()
         self.found.set()
+        self._output.event("path", path_of(link.connection), **path_fields(link.connection))
         self._output.event(
             "resumed" if again else "proven",
             f"{key_text(key)} proved that it knows the topic"
@@ -240,13 +169,13 @@ class PipeRunner:
     def refused(self, connection: Connection, why: str) -> None:
         """The remote is not one for this pipe."""
         host, port = connection.remote_address
+        key = connection.remote_key
+        news = key not in self._refused and len(self._refused) < REFUSALS_TOLD
+        self._refused.add(key)
+        text = f"refused {host}:{port}: {why}"
+        self.trouble = text
         self._output.event(
-            "refused",
-            f"refused {host}:{port}: {why}",
-            key=connection.remote_key,
-            host=host,
-            port=port,
-            reason=why,
+            "refused", text if news else "", key=key, host=host, port=port, reason=why
         )
 
     def received(self, link: Link, kind: int, payload: bytes) -> None:
@@ -257,31 +186,73 @@ class PipeRunner:
             event = self.pipe.receive(kind, payload)
         except ProtocolError as error:
             link.connection.abort(error)
-            self._fail(error)
+            self._fail(_broken_rule(error))
             return
-        if isinstance(event, DataReceived):
-            self._unwritten.put_nowait(event.data)
-        elif isinstance(event, RemoteEnded):
-            self._remote_ended.set()
-            self._confirm()
-        elif isinstance(event, Confirmed):
-            self._check_done()
+        match event:
+            case DataReceived():
+                self._unwritten.put_nowait(event.data)
+            case RemoteEnded():
+                self._remote_ended.set()
+                self._confirm()
+            case Confirmed():
+                self._check_done()
+            case Stopped():
+                self._give_up(f"the other side gave up: {event.reason or 'no reason told'}")
+            case Busy():
+                self._turned_away(link)
+            case _:
+                pass  # credit: `_room` looks
         self._changed.set()
 
-    # Inside
+    # Inside: links
+
+    def _turned_away(self, link: Link) -> None:
+        """The remote took another partner."""
+        link.dismissed = True
+        self.link = None
+        self.trouble = f"{key_text(self.partner)} is in a pipe with another peer already"
+        self._output.event("busy", f"{self.trouble}; looking on", key=self.partner)
+        if self.pipe.progress:
+            self._give_up(self.trouble)
+        self._forget_partner()
+        link.channel.close()
+
+    def _forget_partner(self) -> None:
+        self.partner = None
+        self.found.clear()
+        self.lost.clear()
+        self._changed.set()
 
     def _detach(self, link: Link) -> None:
-        if self.link is not link:
+        """The connection of `link` ended too early."""
+        if self.link not in (link, None):
             return
-        self.link = None
-        if self._done.is_set():
-            return
-        if not link.heard and not self.pipe.received:
-            self.partner = None  # it took another partner: look on
-            self.found.clear()
-        elif link.connection.close_reason is not CloseReason.REDUNDANT:
+        why = link.connection.close_text or "the connection ended"
+        if link is self.link:
+            self.link = None
+            if self.pipe.untouched:
+                text = f"lost {key_text(self.partner)} before a byte was moved; looking on"
+                replaced = link.connection.close_reason is CloseReason.REDUNDANT
+                self._output.event("lost", "" if replaced else text, key=self.partner, reason=why)
+                self._forget_partner()
+                return
             self.lost.set()
-            self._output.event("lost", f"lost {key_text(self.partner)}; waiting for it to return")
+            text = f"lost {key_text(self.partner)} ({why}); waiting for it to return"
+            self._output.event("lost", text, key=self.partner, reason=why)
+        self._count_fruitless(why)
+        self._changed.set()
+
+    def _count_fruitless(self, why: str) -> None:
+        moved = self.pipe.progress != self._progress
+        self._fruitless = 1 if moved else self._fruitless + 1
+        self._progress = self.pipe.progress
+        if self._fruitless >= MAX_FRUITLESS:
+            self._give_up(
+                f"{self._fruitless} connections in a row ended before anything was moved; "
+                f"the last: {why}"
+            )
+
+    # Inside: bytes
 
     async def _send_all(self) -> None:
         while True:
@@ -292,31 +263,43 @@ class PipeRunner:
                 return
             if not chunk:
                 break
-            view = memoryview(chunk)
-            while view:
-                room = await self._room()
-                count = min(room, len(view), MAX_CHUNK)
-                self._send([self.pipe.send_data(view[:count])])
-                view = view[count:]
-                link = self.link
-                if link is not None and not link.ended.is_set():
-                    try:
-                        await link.channel.drain()
-                    except ClosedError:
-                        continue  # the next link sends it again
+            position = 0
+            while position < len(chunk):
+                count = min(await self._room(), len(chunk) - position, MAX_CHUNK)
+                whole = count == len(chunk)
+                piece = chunk if whole else chunk[position : position + count]
+                position += count
+                self._send([self.pipe.send_data(piece)])
+                await self._drain()
         self._send([self.pipe.send_end()])
+        self._changed.set()
+
+    async def _drain(self) -> None:
+        """Let the link take what it was given; a lost one gives it to the next."""
+        link = self.link
+        if link is not None and link.open:
+            try:
+                await link.channel.drain()
+            except ClosedError:
+                return
 
     async def _next_chunk(self) -> bytes:
         if not self._stop_at_remote_end:
             return await self._source.read()
         reading = asyncio.ensure_future(self._source.read())
-        ended = asyncio.ensure_future(self._remote_ended.wait())
+        ended = asyncio.ensure_future(self._remote_stopped())
         try:
             await asyncio.wait((reading, ended), return_when=asyncio.FIRST_COMPLETED)
             return reading.result() if reading.done() else b""
         finally:
             reading.cancel()
             ended.cancel()
+
+    async def _remote_stopped(self) -> None:
+        """Wait for the end of what the remote sends; for ever when it only listens."""
+        await self._remote_ended.wait()
+        while self.remote_size == 0:
+            await self._change()
 
     async def _room(self) -> int:
         while (room := self.pipe.room) <= 0 or self.link is None:
@@ -340,34 +323,51 @@ class PipeRunner:
             self._confirm()
 
     def _confirm(self) -> None:
-        self._send(self.pipe.confirm())
-        self._check_done()
+        """Confirm what is written; without a link the remote will tell its end again."""
+        if self.link is not None and self.link.open:
+            self._send(self.pipe.confirm())
+            self._check_done()
 
     def _send(self, messages: Sequence[Message]) -> None:
         if messages and self.link is not None:
-            try:
-                self.link.send(messages)
-            except ClosedError:
-                return  # the pipe keeps them for the next link
+            self.link.send(messages)
+
+    # Inside: the end
 
     def _check_done(self) -> None:
         if self.pipe.done:
             self._done.set()
 
-    def _fail(self, error: CoveyError) -> None:
-        self._failure = error
-        self._done.set()
+    def _worker_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _give_up(self, text: str) -> None:
+        sent, received = self.pipe.sent, self.pipe.received
+        confirmed = "confirmed" if self.pipe.confirmed else "not confirmed"
+        self._fail(
+            CommandError(
+                f"{text}; sent {bytes_text(sent)} ({confirmed}), received {bytes_text(received)}",
+                code=Exit.LOST,
+            )
+        )
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._done.is_set():
+            self._failure = error
+            self._done.set()
 
 
-def _local_failure(what: str, error: OSError) -> CoveyError:
-    failure = CoveyError(f"{what}: {error.strerror or error}")
+def _broken_rule(error: ProtocolError) -> CommandError:
+    failure = CommandError(
+        f"the other side broke the rules of the pipe: {error}",
+        hint="do both sides run the same version of covey? Start both again",
+    )
     failure.__cause__ = error
     return failure
 
 
-class Nothing:
-    """A source that has nothing."""
-
-    async def read(self) -> bytes:
-        """Be at the end."""
-        return b""
+def _local_failure(what: str, error: OSError) -> CommandError:
+    failure = CommandError(f"{what}: {error.strerror or error}")
+    failure.__cause__ = error
+    return failure

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
@@ -25,8 +29,9 @@ class Exit(IntEnum):
     NOBODY = 3
     """No peer came in the time given."""
     LOST = 4
-    """The peer was lost before it confirmed everything."""
+    """The peer was lost, or gave up, before everything was confirmed."""
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class CommandError(CoveyError):
@@ -48,29 +53,137 @@ def common_options(command: Command) -> Command:
 
 def run(work: Callable[[], Coroutine[Any, Any, Exit]], *, debug: bool = False) -> None:
     """Run a command to its end and leave the process with its exit code."""
-    if debug:
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+    _open_closed_descriptors()
+    _set_up_logging(debug=debug)
     try:
         with asyncio.Runner(debug=False, loop_factory=_loop_factory()) as runner:
-            code = runner.run(work())
+            code = runner.run(_until_terminated(work))
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
+        _complain("interrupted")
     except (CoveyError, OSError) as error:
         if debug:
             raise
-        hint = getattr(error, "hint", "") or _hint(error)
-        click.echo(f"covey: {error}" + (f"\n  {hint}" if hint else ""), err=True)
         code = getattr(error, "code", Exit.FAILED)
         code = code if isinstance(code, Exit) else Exit.FAILED
+        _complain(_message(error), getattr(error, "hint", "") or _hint(error))
+    except Exception as error:
+        if debug:
+            raise
+        code = Exit.FAILED
+        _complain(
+            f"this should not happen: {type(error).__name__}: {error}",
+            "a fault of covey: run again with --debug, and please report what it shows",
+        )
+    _flush_or_forget()
     sys.exit(int(code))
 
 
-def _hint(error: BaseException) -> str:
-    if isinstance(error, BrokenPipeError):
-        return "whatever read our output went away"
-    if isinstance(error, PermissionError):
-        return "check the permissions of the file or port named above"
-    return "run again with --debug for the whole story"
+async def _until_terminated(work: Callable[[], Coroutine[Any, Any, Exit]]) -> Exit:
+    """`work`, which SIGTERM ends as orderly as Ctrl-C does."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    terminated = False
+
+    def terminate() -> None:
+        nonlocal terminated
+        terminated = True
+        if task is not None:
+            task.cancel()
+
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+        loop.add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        return await work()
+    except asyncio.CancelledError:
+        if terminated:
+            return Exit.TERMINATED
+        raise
+
+
+def _complain(message: str, hint: str = "") -> None:
+    with contextlib.suppress(OSError):
+        click.echo(f"covey: {message}" + (f"\n  {hint}" if hint else ""), err=True)
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is None and error.strerror:
+        return f"cannot write the output: {error.strerror}"
+    return str(error)
+
+
+_HINTS = {
+    errno.EPIPE: "whatever read our output went away",
+    errno.ENOSPC: "make room, or write somewhere else",
+    errno.EADDRINUSE: "another program listens there: choose another --port, or leave it out",
+    errno.EADDRNOTAVAIL: "--host is an address of this machine; leave it out to listen on all",
+    errno.EACCES: "check the permissions of the file or port named above",
+    errno.EBADF: "it was closed before covey was started",
+}
+
+
+def _hint(error: BaseException | None) -> str:
+    """What to do about an error, going by the system's code where there is one."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _HINTS:
+            return _HINTS[error.errno]
+        if hint := getattr(error, "hint", ""):
+            return str(hint)
+        error = error.__cause__
+    return ""
+
+
+class _OneLine(logging.Handler):
+    """Faults that nobody caught: one line each, no traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the line."""
+        error = record.exc_info[1] if record.exc_info else None
+        _complain(
+            f"this should not happen: {record.getMessage()}"
+            + (f": {type(error).__name__}: {error}" if error else "")
+        )
+
+
+def _set_up_logging(*, debug: bool) -> None:
+    """With `debug` everything is shown; without, what there is to say is in our own lines."""
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+        return
+    logging.getLogger("covey").addHandler(logging.NullHandler())
+    asyncio_logger = logging.getLogger("asyncio")
+    asyncio_logger.addHandler(_OneLine(logging.ERROR))
+    asyncio_logger.propagate = False
+
+
+def _open_closed_descriptors() -> None:
+    """Give a process that was started without stdin, stdout or stderr something in their place.
+
+    Otherwise the first socket would get the free number, and be taken for the standard stream.
+    What stands in for an output cannot be written, so that nothing is lost in silence.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+def _flush_or_forget() -> None:
+    """Write what is left, so that the interpreter does not fail at it on its way out."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -11,18 +11,56 @@ import os
 import queue
 import stat
 import threading
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
 READ_AHEAD: Final = 4
 """Chunks read before they are asked for."""
+PIPE_SIZE: Final = 1 << 20
+"""Bytes that a pipe of the system shall hold: with its usual 64 KiB there is a switch for each."""
+
+
+class Source(Protocol):
+    """Where the bytes come from."""
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end. Raises `OSError`."""
+
+
+class Sink(Protocol):
+    """Where the bytes go."""
+
+    async def write(self, data: bytes) -> None:
+        """Return when `data` was taken. Raises `OSError`."""
+
+
+class Nothing:
+    """A source that has nothing."""
+
+    async def read(self) -> bytes:
+        """Be at the end."""
+        return b""
 
 
 def size_of(descriptor: int) -> int | None:
-    """Bytes left in a regular file, None for anything that has no size."""
+    """Bytes left in a regular file, 0 for the null device, None for anything without a size."""
     status = os.fstat(descriptor)
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == Path(os.devnull).stat().st_rdev:
+        return 0
     if not stat.S_ISREG(status.st_mode):
         return None
     return max(0, status.st_size - os.lseek(descriptor, 0, os.SEEK_CUR))
+
+
+def widen(descriptor: int) -> None:
+    """Let a pipe of the system hold more, where that can be had; nothing else is changed."""
+    try:
+        import fcntl
+
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    except (ImportError, AttributeError, OSError):
+        return
 
 
 class DescriptorReader:

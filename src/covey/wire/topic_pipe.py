@@ -1,6 +1,6 @@
 """The protocol of `covey pipe`: bytes both ways over one channel, with credit and a confirmed end.
 
-Four message types on the channel `covey/pipe`, whose handshake is a `Hello`:
+Six message types on the channel `covey/pipe`, whose handshake is a `Hello`:
 
 ====  =========  ===============================================================
 type  name       payload
@@ -9,6 +9,8 @@ type  name       payload
 1     credit     uint: so many bytes may be sent in all
 2     end        uint bytes sent in all, 32 bytes BLAKE2b-256 of them
 3     received   the same two values, as the receiver wrote them out
+4     stop       why this side gives up, UTF-8, at most `MAX_REASON` bytes
+5     busy       empty: this side is in a pipe with another peer already
 ====  =========  ===============================================================
 
 A side may be `WINDOW` bytes ahead of what the other has written out, so a slow writer holds back
@@ -40,7 +42,11 @@ WINDOW: Final = 1 << 23
 CREDIT_STEP: Final = WINDOW // 8
 """Credit is given in steps, so that it costs one small message for many large ones."""
 
-DATA, CREDIT, END, RECEIVED = range(4)
+MAX_REASON: Final = 256
+"""Bytes of the reason in a stop."""
+
+DATA, CREDIT, END, RECEIVED, STOP, BUSY = range(6)
+KINDS: Final = 6
 _DIGEST_SIZE = 32
 
 Message: TypeAlias = tuple[int, Buffer]
@@ -102,7 +108,24 @@ class Confirmed:
     total: int
 
 
-PipeEvent: TypeAlias = DataReceived | CreditReceived | RemoteEnded | Confirmed
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The remote gives up; `reason` is its own word, printable."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """The remote is in a pipe with another peer."""
+
+
+PipeEvent: TypeAlias = DataReceived | CreditReceived | RemoteEnded | Confirmed | Stopped | Busy
+
+
+def stop_message(reason: str) -> Message:
+    """What a side sends that gives up; a long reason is cut."""
+    return STOP, reason.encode(errors="replace")[:MAX_REASON]
 
 
 class TopicPipe:
@@ -111,6 +134,7 @@ class TopicPipe:
     __slots__ = (
         "_confirmed",
         "_end",
+        "_hello_limit",
         "_kept",
         "_kept_from",
         "_limit",
@@ -130,6 +154,7 @@ class TopicPipe:
         self.written_bytes = 0
         self._limit = WINDOW  # bytes we may send in all
         self._told_limit = WINDOW  # bytes the remote may send in all
+        self._hello_limit = WINDOW  # what the last hello told of it
         self._kept: deque[bytes] = deque()  # sent, not yet known to be written out
         self._kept_from = 0  # where they begin
         self._sent_hash = hashlib.blake2b(digest_size=_DIGEST_SIZE)
@@ -164,13 +189,25 @@ class TopicPipe:
         """Whether both directions ended and were confirmed."""
         return self._confirmed and self._told
 
+    @property
+    def progress(self) -> int:
+        """Grows with whatever the two sides have behind them, and with nothing else."""
+        return self.received + self._kept_from + self._confirmed + (self._remote_end is not None)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no byte, end or confirmation passed, so that any peer could still take part."""
+        return not (self.sent or self.received or self._confirmed or self._remote_end)
+
     def hello(self, proof: bytes, *, size: int | None = None) -> bytes:
         """The payload of this side's open on a new connection."""
-        self._told_limit = self.written_bytes + WINDOW
+        self._hello_limit = self._told_limit = self.written_bytes + WINDOW
         return Hello(proof, size, self.received, self._told_limit).encode()
 
     def resume(self, remote: Hello) -> Sequence[Message]:
         """Both sides said hello: messages to send again, none on the first connection.
+
+        What was written out since our hello is told too: until now there was no way to tell.
 
         Raises `ProtocolError` when the remote's hello does not fit what was sent.
         """
@@ -189,6 +226,10 @@ class TopicPipe:
                 again.append((DATA, rest))
         if self._end is not None and not self._confirmed:
             again.append((END, self._end))
+        limit = self.written_bytes + WINDOW
+        if limit > self._hello_limit and self._remote_end is None:
+            self._told_limit = limit
+            again.append((CREDIT, encode_uint(limit)))
         return again
 
     def send_data(self, data: Buffer) -> Message:
@@ -222,6 +263,10 @@ class TopicPipe:
                 return self._receive_end(payload)
             case 3:
                 return self._receive_confirmation(payload)
+            case 4:
+                return Stopped(_reason(payload))
+            case 5:
+                return Busy()
             case _:
                 raise ProtocolError(f"a pipe has no message of type {kind}")
 
@@ -286,6 +331,14 @@ class TopicPipe:
         self._kept_from = self.sent
         self._kept.clear()
         return Confirmed(self.sent)
+
+
+def _reason(payload: bytes) -> str:
+    """A reason as it may be shown: the remote's word, so nothing that a terminal would obey."""
+    if len(payload) > MAX_REASON:
+        raise DecodeError(f"a reason of {len(payload)} bytes, the limit is {MAX_REASON}")
+    text = payload.decode(errors="replace")
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _read_summary(payload: bytes) -> tuple[int, bytes]:

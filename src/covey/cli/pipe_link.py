@@ -1,0 +1,145 @@
+"""One connection as `covey pipe` uses it: a channel, a proof from each side, then messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from covey.errors import ClosedError, DecodeError
+from covey.net.connection import Connection
+from covey.net.mux import Channel
+from covey.wire.encoding import raw
+from covey.wire.topic_pipe import BUSY, KINDS, PROTOCOL, Hello, Message, stop_message
+from covey.wire.topic_proof import TopicSecret
+
+FAREWELL = 2.0
+"""Seconds given to a peer to close too, so that our last message is sure to have arrived."""
+
+
+class LinkOwner(Protocol):
+    """Who decides about a link and takes what arrives."""
+
+    secret: TopicSecret
+
+    def proven(self, link: Link, hello: Hello) -> None:
+        """The remote of `link` knows the topic."""
+
+    def refused(self, connection: Connection, why: str) -> None:
+        """The remote is not one for this pipe."""
+
+    def received(self, link: Link, kind: int, payload: bytes) -> None:
+        """A message came from a proven remote."""
+
+
+class Link:
+    """One connection with a peer, from our open of the channel to its end.
+
+    `over` is set when the channel ended, or never came to be; `dismissed` when this side or the
+    other decided that this is no pipe for the two of them, so that a new connection would not help.
+    """
+
+    def __init__(self, owner: LinkOwner, connection: Connection) -> None:
+        self.connection = connection
+        self.over = asyncio.Event()
+        self.proven = asyncio.Event()
+        self.dismissed = False
+        self._owner = owner
+        channel = connection.mux.create_channel(
+            PROTOCOL,
+            handshake=raw,
+            on_open=self._on_open,
+            on_close=self._on_close,
+            messages=[(raw, self._receiver(kind)) for kind in range(KINDS)],
+        )
+        if channel is None:
+            raise ClosedError("the connection ended before the channel was made")
+        self.channel: Channel = channel
+
+    @property
+    def open(self) -> bool:
+        """Whether messages can be sent."""
+        return self.proven.is_set() and not self.over.is_set() and not self.channel.closed
+
+    def say_hello(self, hello: bytes) -> None:
+        """Open the channel."""
+        self.channel.open(hello)
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Send, if this link still lives; what is lost with it, the pipe keeps."""
+        if not self.open:
+            return
+        try:
+            for kind, payload in messages:
+                message = self.channel.messages[kind]
+                assert message is not None  # noqa: S101 - made in __init__
+                message.send(payload)
+        except ClosedError:
+            return  # `over` follows
+
+    async def until_proven(self, seconds: float) -> bool:
+        """Wait for the remote's proof; False when the link ended first. Raises `TimeoutError`."""
+        waits = [asyncio.ensure_future(one.wait()) for one in (self.proven, self.over)]
+        try:
+            done, _ = await asyncio.wait(
+                waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for waiting in waits:
+                waiting.cancel()
+        if not done:
+            raise TimeoutError
+        return self.proven.is_set()
+
+    def turn_away(self) -> None:
+        """Tell a peer that knows the topic that this side has its partner already."""
+        self.dismissed = True
+        self.send([(BUSY, b"")])
+        self.channel.close()
+
+    async def part(self, reason: str | None = None) -> None:
+        """End it so that everything sent arrives; with `reason` this side gives up."""
+        if reason is not None:
+            self.send([stop_message(reason)])
+        connection = self.connection
+        if not self.channel.closed:
+            self.channel.close()
+        try:
+            async with asyncio.timeout(FAREWELL):
+                if not connection.closed:
+                    connection.mux.flush()
+                    await connection.end()
+                await connection.wait_closed()
+        except (TimeoutError, ClosedError):
+            return  # it has everything, or will find out
+
+    def _on_open(self, handshake: bytes, channel: Channel) -> None:
+        connection, owner = self.connection, self._owner
+        try:
+            hello = Hello.decode(handshake)
+        except DecodeError as error:
+            self._refuse(channel, f"it does not speak {PROTOCOL}: {error}")
+            return
+        hash_ = connection.handshake_hash
+        if hash_ is None or not owner.secret.accepts(
+            hello.proof, hash_, is_initiator=connection.initiator
+        ):
+            self._refuse(channel, "it does not know the topic")
+            return
+        self.proven.set()
+        owner.proven(self, hello)
+
+    def _refuse(self, channel: Channel, why: str) -> None:
+        self.dismissed = True
+        self._owner.refused(self.connection, why)
+        channel.close()
+
+    def _on_close(self, remote: bool, channel: Channel) -> None:  # noqa: ARG002
+        self.over.set()
+
+    def _receiver(self, kind: int) -> Any:
+        def receive(payload: bytes) -> None:
+            if self.open:
+                self._owner.received(self, kind, bytes(payload))
+
+        return receive
