@@ -7,6 +7,7 @@ liberty: the Diffie-Hellman values are compressed Edwards points, not X25519 coo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha512
 from types import MappingProxyType
@@ -54,8 +55,10 @@ def _hmac(key: bytes, message: bytes) -> bytes:
 def hkdf2(chaining_key: bytes, material: bytes) -> tuple[bytes, bytes]:
     """Two 64-byte outputs of the Noise HKDF: an HMAC chain, not RFC 5869 with info."""
     secret = _hmac(chaining_key, material)
-    first = _hmac(secret, b"\x01")
-    return first, _hmac(secret, first + b"\x02")
+    inner = secret.translate(_INNER) + _INNER_END  # both outputs have the same key
+    outer = secret.translate(_OUTER) + _OUTER_END
+    first = blake2b(outer + blake2b(inner + b"\x01").digest()).digest()
+    return first, blake2b(outer + blake2b(inner + first + b"\x02").digest()).digest()
 
 
 def private_scalar(seed: bytes) -> bytes:
@@ -148,11 +151,16 @@ class NoiseHandshake:
     `ephemeral_seed` is 32 fresh random bytes, never to be used twice. `remote_public_key` is the
     key that the remote must prove, in every pattern; IK and XK need it on the initiator's side.
     Raises `UsageError` for a pattern we do not know and for a key that is missing or misshapen.
+
+    A handshake may be made before it is needed, and serves one stream: `begin` claims it. What is
+    slow are the multiplications, and some can be done while this side waits anyway: `send_ahead`,
+    `receive_ahead` and `multiply_ahead` change when they are done, never what is sent or accepted.
     """
 
     __slots__ = (
-        "_ephemeral", "_ephemeral_public", "_expected", "_initiator", "_key_pair", "_pattern",
-        "_remote_ephemeral", "_static", "_turn", "remote_public_key", "symmetric",
+        "_begun", "_ephemeral", "_ephemeral_public", "_expected", "_initiator", "_key_pair",
+        "_known", "_messages", "_pattern", "_remote_ephemeral", "_sent", "_sizes", "_static",
+        "_turn", "complete", "remote_public_key", "sends_next", "symmetric",
     )  # fmt: skip
 
     def __init__(
@@ -167,17 +175,26 @@ class NoiseHandshake:
     ) -> None:
         if pattern not in PATTERNS:
             raise UsageError(f"no Noise pattern {pattern!r}, there are {', '.join(PATTERNS)}")
-        if remote_public_key is not None and len(remote_public_key) != KEY_SIZE:
-            raise UsageError(f"a public key has 32 bytes, not {len(remote_public_key)}")
         self._pattern = pattern
+        self._messages = PATTERNS[pattern]
+        self._sizes = MESSAGE_SIZES[pattern]
         self._initiator = is_initiator
         self._key_pair = key_pair
-        self._expected = remote_public_key
+        self._expected: bytes | None = None
+        if remote_public_key is not None:
+            self._expect(remote_public_key)
         self._static = private_scalar(key_pair.seed)
         self._ephemeral_public, _ = nacl.bindings.crypto_sign_seed_keypair(ephemeral_seed)
         self._ephemeral = private_scalar(ephemeral_seed)
         self._remote_ephemeral = b""
         self._turn = 0
+        self._begun = False
+        self._sent = 0
+        self._known: dict[tuple[str, bytes], bytes] = {}
+        self.complete = False
+        """Whether all messages were exchanged."""
+        self.sends_next = is_initiator
+        """Whether the next message is ours."""
         self.remote_public_key: bytes | None = None
         self.symmetric = SymmetricState(f"Noise_{pattern}_Ed25519_ChaChaPoly_BLAKE2b")
         self.symmetric.mix_hash(prologue)
@@ -193,20 +210,26 @@ class NoiseHandshake:
         self.remote_public_key = self._expected
         self.symmetric.mix_hash(self._expected)
 
-    @property
-    def complete(self) -> bool:
-        """Whether all messages were exchanged."""
-        return self._turn == len(PATTERNS[self._pattern])
+    def begin(self, *, is_initiator: bool, remote_public_key: bytes | None = None) -> None:
+        """Claim a handshake that was made ahead, for the remote that must prove this key.
 
-    @property
-    def sends_next(self) -> bool:
-        """Whether the next message is ours."""
-        return not self.complete and self._initiator is (self._turn % 2 == 0)
+        `UsageError` when it was claimed before: an ephemeral key serves once; and for another role.
+        """
+        if self._begun or self._turn or is_initiator is not self._initiator:
+            raise UsageError("a handshake serves one stream, in the role it was made for")
+        self._begun = True
+        if remote_public_key is not None:
+            self._expect(remote_public_key)
+
+    def _expect(self, public_key: bytes) -> None:
+        if len(public_key) != KEY_SIZE:
+            raise UsageError(f"a public key has 32 bytes, not {len(public_key)}")
+        self._expected = public_key
 
     @property
     def next_size(self) -> int:
         """Bytes of the next message with an empty payload."""
-        return MESSAGE_SIZES[self._pattern][self._turn]
+        return self._sizes[self._turn]
 
     @property
     def hash(self) -> bytes:
@@ -225,22 +248,60 @@ class NoiseHandshake:
         first, second = self.symmetric.split()
         return (first, second) if self._initiator else (second, first)
 
+    def send_ahead(self) -> bytes:
+        """What the next message begins with and costs nothing: our ephemeral key, or no bytes.
+
+        `send` returns the rest then. Once, and in turn, as `send`.
+        """
+        self._check_turn(sending=True)
+        if self._sent or self._messages[self._turn][0] != "e":
+            return b""
+        self._sent = 1
+        self.symmetric.mix_hash(self._ephemeral_public)
+        return self._ephemeral_public
+
     def send(self, payload: bytes = b"") -> bytes:
         """The next message. `UsageError` out of turn, `HandshakeError` for a bad remote key."""
-        if not self.sends_next:
-            raise UsageError("it is not our turn to send a handshake message")
-        parts = []
-        for step in PATTERNS[self._pattern][self._turn]:
-            if step == "e":
-                self.symmetric.mix_hash(self._ephemeral_public)
-                parts.append(self._ephemeral_public)
-            elif step == "s":
+        parts = [self.send_ahead()]
+        for step in self._messages[self._turn][self._sent :]:
+            if step == "s":
                 parts.append(self.symmetric.encrypt_and_hash(self._key_pair.public_key))
             else:
                 self._mix_shared(step)
         parts.append(self.symmetric.encrypt_and_hash(payload))
-        self._turn += 1
+        self._next_turn()
         return b"".join(parts)
+
+    def _check_turn(self, *, sending: bool) -> None:
+        if self.complete or self.sends_next is not sending:
+            whose = "our" if sending else "the remote's"
+            raise UsageError(f"it is not {whose} turn to send a handshake message")
+
+    def _next_turn(self) -> None:
+        self._turn += 1
+        self._sent = 0
+        self.complete = self._turn == len(self._messages)
+        self.sends_next = not self.complete and self._initiator is (self._turn % 2 == 0)
+
+    def receive_ahead(self, beginning: bytes) -> None:
+        """Multiply by the ephemeral key that the remote's next message begins with.
+
+        For an initiator that has the `beginning` of a message and waits for the rest. Raises
+        `HandshakeError` for a bad point, as `receive` will.
+        """
+        if self._initiator and self._turn == 1 and len(beginning) >= KEY_SIZE:
+            point = beginning[:KEY_SIZE]
+            for step in {*self._messages[1], *self._messages[-1]} & {"ee", "se"}:
+                self._multiply(step, point)
+
+    def multiply_ahead(self, public_key: bytes) -> None:
+        """Multiply by the static key that an initiator supposes the remote to have.
+
+        Whether the remote has it shows later; a wrong guess costs the time only.
+        """
+        if self._initiator and "es" not in self._messages[0]:
+            with suppress(HandshakeError):
+                self._multiply("es", public_key)
 
     def receive(self, message: bytes) -> bytes:
         """The payload of the remote's next message.
@@ -248,8 +309,7 @@ class NoiseHandshake:
         Raises `HandshakeError` when it is too short, carries a bad point, fails authentication, or
         proves another key than the expected one; `UsageError` out of turn.
         """
-        if self.complete or self.sends_next:
-            raise UsageError("it is not the remote's turn to send a handshake message")
+        self._check_turn(sending=False)
         if len(message) < self.next_size:
             raise HandshakeError(
                 f"handshake message {self._turn + 1} has {len(message)} bytes, "
@@ -262,12 +322,12 @@ class NoiseHandshake:
                 f"handshake message {self._turn + 1} failed authentication: "
                 "damaged, or meant for another key"
             ) from error
-        self._turn += 1
+        self._next_turn()
         return payload
 
     def _receive(self, message: bytes) -> bytes:
         offset = 0
-        for step in PATTERNS[self._pattern][self._turn]:
+        for step in self._messages[self._turn]:
             if step == "e":
                 self._remote_ephemeral = message[offset : offset + KEY_SIZE]
                 offset += KEY_SIZE
@@ -291,7 +351,15 @@ class NoiseHandshake:
 
     def _mix_shared(self, step: str) -> None:
         """Mix in the DH result of `step`: the initiator's key first, then the responder's."""
-        ours, theirs = (step[0], step[1]) if self._initiator else (step[1], step[0])
-        scalar = self._ephemeral if ours == "e" else self._static
+        theirs = step[1] if self._initiator else step[0]
         point = self._remote_ephemeral if theirs == "e" else self.remote_public_key
-        self.symmetric.mix_key(shared_secret(scalar, point or b""))
+        self.symmetric.mix_key(self._multiply(step, point or b""))
+
+    def _multiply(self, step: str, point: bytes) -> bytes:
+        """The secret that our key of `step` shares with `point`, worked out once."""
+        secret = self._known.get((step, point))
+        if secret is None:
+            ours = step[0] if self._initiator else step[1]
+            scalar = self._ephemeral if ours == "e" else self._static
+            secret = self._known[step, point] = shared_secret(scalar, point)
+        return secret
