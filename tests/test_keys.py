@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from covey.errors import KeyFileError
+from covey.errors import KeyFileError, UsageError
 from covey.keys import KeyPair, discovery_key, namespace, verify
 
 SEED = b"\x31" * 32
@@ -81,7 +81,7 @@ def test_signature_is_verified_and_nothing_else_is() -> None:
 
 @pytest.mark.parametrize("size", [0, 31, 33, 64])
 def test_seed_of_another_size_is_refused_without_telling_it(size: int) -> None:
-    with pytest.raises(ValueError, match=f"not {size}") as caught:
+    with pytest.raises(UsageError, match=f"not {size}") as caught:
         KeyPair.from_seed(b"s" * size)
     assert "sss" not in str(caught.value)
 

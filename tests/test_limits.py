@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 
+from covey.errors import UsageError
 from covey.limits import Limits
 from tests.source_tree import read_modules
 
@@ -76,3 +77,9 @@ def test_the_defaults_fit_one_another() -> None:
     assert limits.max_staged_per_key < limits.max_staged
     assert limits.max_batch < limits.max_frame < 1 << 24
     assert limits.max_handshakes <= limits.max_incoming
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+def test_a_bound_that_bounds_nothing_is_refused(value: float) -> None:
+    with pytest.raises(UsageError, match="idle_timeout"):
+        Limits(idle_timeout=value)

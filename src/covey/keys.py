@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Self
 import nacl.bindings
 import nacl.exceptions
 
-from covey.errors import KeyFileError
+from covey.errors import KeyFileError, UsageError
 
 SEED_SIZE = 32
 KEY_SIZE = 32
@@ -42,9 +42,9 @@ class KeyPair:
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Self:
-        """The pair that belongs to 32 secret bytes; `ValueError` for another size."""
+        """The pair that belongs to 32 secret bytes; `UsageError` for another size."""
         if len(seed) != SEED_SIZE:
-            raise ValueError(f"a key pair comes from {SEED_SIZE} bytes, not {len(seed)}")
+            raise UsageError(f"a key pair comes from {SEED_SIZE} bytes, not {len(seed)}")
         public_key, _ = nacl.bindings.crypto_sign_seed_keypair(bytes(seed))
         return cls(public_key, bytes(seed))
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+
+from covey.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,3 +98,10 @@ class Limits:
     """Reasons kept per peer for `explain`."""
     max_stories: int = 4096
     """Peers whose reasons are kept; counted apart for peers we chose and strangers who came."""
+
+    def __post_init__(self) -> None:
+        """Refuse what bounds nothing: `UsageError` for a negative or not finite number."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"the limit {field.name} is a number from 0 on, not {value!r}")

@@ -440,3 +440,8 @@ def test_all_errors_of_bytes_are_faults_of_the_remote() -> None:
     assert issubclass(DecodeError, CoveyError)
     with pytest.raises(DecodeError, match="9 bytes wanted, 1 left"):
         decode(c.uint, b"\xff")
+
+
+def test_a_struct_of_something_else_than_fields_is_refused() -> None:
+    with pytest.raises(TypeError, match="Struct"):
+        Struct([Field("a", c.uint)])  # type: ignore[arg-type]

@@ -148,6 +148,9 @@ class Struct(Codec[Mapping[str, Any]]):
     def __init__(
         self, *fields: Field, compact: bool = False, flags_added_later: bool = False
     ) -> None:
+        for field in fields:
+            if not isinstance(field, Field):
+                raise TypeError(f"a struct is made of fields, Struct(Field(…), …), not {field!r}")
         flag_bits = sum(field.bits for field in fields if field.flagged)
         if flag_bits > _MAX_FLAG_BITS:
             raise UsageError(f"a struct has at most {_MAX_FLAG_BITS} flag bits, not {flag_bits}")
