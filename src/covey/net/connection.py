@@ -190,10 +190,12 @@ class Connection:
 
         Raises `ClosedError`.
         """
-        self._check_writable()
-        self._shell.send(messages)
+        shell = self._shell
+        if self._write_ended or shell.closing:
+            raise self._closed_error()
+        shell.send(messages)
         self.messages_written += len(messages)
-        return not self._shell.write_paused
+        return not shell.write_paused
 
     @property
     def drained(self) -> bool:

@@ -28,7 +28,16 @@ from covey.wire.protomux_channel import (
     PairTimedOut,
     RemoteOpen,
 )
-from covey.wire.protomux_frames import BATCH, CLOSE, OPEN, REJECT, SILENT, Holds, Outbox
+from covey.wire.protomux_frames import (
+    BATCH,
+    CLOSE,
+    MAX_ONE_BYTE,
+    OPEN,
+    REJECT,
+    SILENT,
+    Holds,
+    Outbox,
+)
 from covey.wire.protomux_names import NameTable
 from covey.wire.protomux_runs import kept_run, read_bounded, read_run
 from covey.wire.session import Buffer
@@ -244,6 +253,11 @@ class Protomux:
         """The remote reads what we write: answers that it forces on us may be counted anew."""
         self._unread_answers = 0
 
+    @property
+    def timed(self) -> bool:
+        """Whether anything has a time limit, so that `next_timer` has something to tell."""
+        return bool(self._deadlines) or self._holds.any
+
     def next_timer(self) -> float | None:
         """When `handle_timer` wants to be called, or None."""
         if not self._deadlines:
@@ -265,6 +279,17 @@ class Protomux:
                 yield ChannelClosed(channel, remote=False, reason="was not opened in time")
 
     # What the remote sends
+
+    def lone(self, frame: bytes) -> ChannelCore | None:
+        """The channel of `frame` when that is one message for an open channel: the common frame.
+
+        Then the second byte is the message's type and the rest its payload, and `receive_frame`
+        would say nothing else. None: ask `receive_frame`.
+        """
+        if len(frame) < 2 or frame[0] > MAX_ONE_BYTE or frame[1] > MAX_ONE_BYTE:
+            return None
+        remote = self._remote.get(frame[0])  # control frames are of channel 0, which is never there
+        return remote.channel if remote is not None and remote.flowing else None
 
     def receive_frame(self, frame: bytes, now: float) -> Iterator[MuxEvent]:
         """The events of one frame; an empty frame is a keep-alive and has none."""

@@ -25,6 +25,9 @@ GATHER_SIZE: Final = 256 * 1024
 keep the remote waiting and push each other out of the processor's cache."""
 
 
+MAX_ONE_BYTE: Final = 252
+"""The largest `uint` that takes one byte."""
+
 ENTRY_ROOM: Final = 64
 """What the header of a batch and of an entry may take of a frame."""
 
@@ -65,16 +68,18 @@ class Outbox:
         self._forced = False
         self._frames: list[Buffer] = []
 
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to write."""
-        return not self.buffer and not self._frames
-
     def start(self, channel: int) -> None:
         """Begin entries of `channel`: the header of a batch, or the switch within one."""
         if len(self.buffer) >= self._max_batch:
             self._finish()
-        self.buffer += (b"\0" if self.buffer else b"\0\0") + encode_uint(channel)
+        if not self.buffer:
+            self.buffer += b"\0\0"
+        else:
+            self.buffer.append(0)
+        if channel <= MAX_ONE_BYTE:
+            self.buffer.append(channel)
+        else:
+            self.buffer += encode_uint(channel)
         self.channel = channel
 
     def control(self, kind: int, body: bytes) -> None:
@@ -146,7 +151,11 @@ class Outbox:
         self.buffer = bytearray()
         self.channel = NOBODY
         if not self._forced:
-            _unwrap_single(buffer)
+            if buffer[3] + 4 == len(buffer) <= MAX_ONE_BYTE + 4 and buffer[2] <= MAX_ONE_BYTE:
+                buffer[3] = buffer[2]  # the common lone entry: no byte of it has to be moved
+                del buffer[:3]
+            else:
+                _unwrap_single(buffer)
         self._frames.append(buffer)
 
 
@@ -160,6 +169,11 @@ class Holds:
         self._seconds = seconds
         self._ends: dict[int, float] = {}
         self._next = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether there are holds."""
+        return bool(self._ends)
 
     @property
     def next_end(self) -> float | None:
@@ -193,10 +207,6 @@ class Holds:
 
 def _unwrap_single(batch: bytearray) -> None:
     """Turn a batch of one entry into the plain frame of that entry, in place."""
-    if batch[2] < 253 and batch[3] < 253:
-        if batch[3] + 4 == len(batch):
-            del batch[3], batch[:2]
-        return
     channel, position = read_uint(batch, 2, len(batch))
     length, position = read_uint(batch, position, len(batch))
     if position + length == len(batch):

@@ -177,6 +177,24 @@ class SecretStream:
         self._deliver(messages)
         return self.take_events()
 
+    def receive_lone(self, data: memoryview, now: float) -> bytes | None:
+        """The message of `data` when that is one small frame, whole and alone: the common read.
+
+        None: nothing has happened, `receive_data` has to judge. Never raises.
+        """
+        opener = self._opener
+        if opener is None or self._partial is not None or self._events or self._failure is not None:
+            return None
+        size = len(data)
+        if size > self._limits.max_frame:
+            return None
+        message = opener.open_lone(data)
+        if message is not None:
+            self._read_at = now
+            self.bytes_read += size
+            self.messages_read += 1
+        return message
+
     def _read(self, view: memoryview, now: float, messages: list[bytes]) -> None:
         size = len(view)
         if not size:
@@ -339,6 +357,21 @@ class SecretStream:
             self._keep_until_open(messages, size)
         else:
             self._seal(self._sealer, messages)
+
+    def seal_lone(self, message: Buffer) -> bytes | None:
+        """The frame of one small message, to be written at once: a `send_messages` and its data.
+
+        None: nothing has happened, the message has to go through `send_messages`.
+        """
+        sealer = self._sealer
+        if sealer is None or self._out:
+            return None
+        frame = sealer.seal_lone(message)
+        if frame is not None:
+            self._sent_since_timer = True
+            self.messages_written += 1
+            self.bytes_written += len(frame)
+        return frame
 
     def _keep_until_open(self, messages: Sequence[Buffer], size: int) -> None:
         if self._queued + size > self._limits.max_queued:
