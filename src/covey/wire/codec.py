@@ -16,8 +16,10 @@ T = TypeVar("T")
 
 MAX_UINT = (1 << 53) - 1
 """The largest `uint`: what a JavaScript number holds without loss."""
+MAX_ONE_BYTE = 252
+"""The largest `uint` that takes one byte."""
 
-_SMALL = tuple(bytes([value]) for value in range(253))
+_SMALL = tuple(bytes([value]) for value in range(MAX_ONE_BYTE + 1))
 _LONG_SIZES = {0xFD: 2, 0xFE: 4, 0xFF: 8}
 
 

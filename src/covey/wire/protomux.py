@@ -14,7 +14,8 @@ from typing import Any
 
 from covey.errors import ProtocolError, UsageError
 from covey.limits import Limits
-from covey.wire.encoding import encode_uint, optional_buffer, read_uint, string
+from covey.wire.codec import MAX_ONE_BYTE
+from covey.wire.encoding import encode_uint, read_uint
 from covey.wire.protomux_channel import (
     BatchBegun,
     ChannelClosed,
@@ -28,17 +29,8 @@ from covey.wire.protomux_channel import (
     PairTimedOut,
     RemoteOpen,
 )
-from covey.wire.protomux_frames import (
-    BATCH,
-    CLOSE,
-    MAX_ONE_BYTE,
-    OPEN,
-    REJECT,
-    SILENT,
-    Holds,
-    Outbox,
-)
-from covey.wire.protomux_names import NameTable
+from covey.wire.protomux_frames import BATCH, CLOSE, OPEN, REJECT, SILENT, Holds, Outbox
+from covey.wire.protomux_names import NameTable, NumberTable
 from covey.wire.protomux_runs import kept_run, read_bounded, read_run
 from covey.wire.session import Buffer
 
@@ -61,13 +53,11 @@ class Protomux:
 
     __slots__ = (
         "_deadlines",
-        "_free",
         "_holds",
         "_kept",
         "_limits",
         "_local",
         "_names",
-        "_next_id",
         "_next_remote_id",
         "_remote",
         "_unread_answers",
@@ -80,9 +70,7 @@ class Protomux:
         self.outbox = Outbox(
             gather=gather, max_batch=self._limits.max_batch, max_frame=self._limits.max_frame
         )
-        self._local: dict[int, ChannelCore] = {}
-        self._free: list[int] = []
-        self._next_id = 1
+        self._local = NumberTable()
         self._waiting: dict[int, ChannelCore] = {}
         self._remote: dict[int, RemoteOpen] = {}
         self._next_remote_id = 1
@@ -107,7 +95,7 @@ class Protomux:
     @property
     def channels(self) -> list[ChannelCore]:
         """The channels that we opened and nobody closed, by number."""
-        return [self._local[key] for key in sorted(self._local) if not self._local[key].closed]
+        return [channel for channel in self._local.in_order() if not channel.closed]
 
     def opened(self, protocol: str, id: bytes | None = None) -> bool:
         """Whether we opened a channel of that name, answered or not."""
@@ -163,12 +151,8 @@ class Protomux:
         status = channel.status = self._names.use(channel.name, channel.aliases)
         status.opened += 1
         status.last = channel
-        channel.local_id = channel.wire_id = self._take_id()
-        self._local[channel.local_id] = channel
-        body = bytearray(encode_uint(channel.local_id))
-        string.encode_into(body, channel.protocol)
-        optional_buffer.encode_into(body, channel.id)
-        self.outbox.control(OPEN, bytes(body) + handshake)
+        channel.local_id = channel.wire_id = self._local.take(channel)
+        self.outbox.control(OPEN, channel.open_body() + handshake)
         if channel.remote is not None:
             self._deadlines.pop(channel.remote, None)
             return True
@@ -195,7 +179,7 @@ class Protomux:
             self.outbox.control(CLOSE, encode_uint(channel.local_id))
             self._remote.pop(remote.remote_id, None)
         self._forget_kept(remote)
-        self._free_id(channel.local_id)
+        self._local.free(channel.local_id)
         self._leave_name(channel)
 
     def pairing_done(self, request: RemoteOpen) -> None:
@@ -392,7 +376,7 @@ class Protomux:
         A peer whose pair callback still ran when our close came may have forgotten it (trap 1).
         """
         self._answer(CLOSE, channel.local_id)
-        self._free_id(channel.local_id)
+        self._local.free(channel.local_id)
         self._names.drop_unused(status)
 
     def _request(
@@ -419,7 +403,7 @@ class Protomux:
             raise ProtocolError(f"invalid reject message: channel {local_id} does not wait")
         channel.status.outgoing.remove(channel)
         if channel.closed:
-            self._free_id(local_id)
+            self._local.free(local_id)
             self._names.drop_unused(channel.status)
         else:
             yield from self._closed_by_remote(channel, "rejected by the remote")
@@ -437,7 +421,7 @@ class Protomux:
     ) -> Generator[MuxEvent, None, None]:
         channel.closed = True
         channel.wire_id = SILENT
-        self._free_id(channel.local_id)
+        self._local.free(channel.local_id)
         self._leave_name(channel)
         yield ChannelClosed(channel, remote=True, reason=reason)
 
@@ -502,19 +486,7 @@ class Protomux:
         remote.cost = 0
         remote.kept = bytearray()
 
-    # Names and numbers
-
     def _leave_name(self, channel: ChannelCore) -> None:
         if channel.status is not None:
             channel.status.opened -= 1
             self._names.drop_unused(channel.status)
-
-    def _take_id(self) -> int:
-        if self._free:
-            return self._free.pop()
-        self._next_id += 1
-        return self._next_id - 1
-
-    def _free_id(self, local_id: int) -> None:
-        self._local.pop(local_id, None)
-        self._free.append(local_id)

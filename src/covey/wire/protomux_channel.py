@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from covey.wire.encoding import encode_uint, optional_buffer, string
 from covey.wire.protomux_frames import SILENT
 
 Name: TypeAlias = tuple[str, bytes]
@@ -55,6 +56,13 @@ class ChannelCore:
         self.closed = False
         self.remote: RemoteOpen | None = None
         self.status: NameStatus | None = None
+
+    def open_body(self) -> bytes:
+        """What our open of it says: number, protocol, id. The handshake follows."""
+        body = bytearray(encode_uint(self.local_id))
+        string.encode_into(body, self.protocol)
+        optional_buffer.encode_into(body, self.id)
+        return bytes(body)
 
 
 class RemoteOpen:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from covey.errors import EncodeError, UsageError
+from covey.wire.codec import MAX_ONE_BYTE
 from covey.wire.encoding import encode_uint, read_uint
 from covey.wire.session import Buffer
 
@@ -24,9 +25,6 @@ GATHER_SIZE: Final = 256 * 1024
 """Bytes after which a batch that nobody corked leaves at once: larger ones gain nothing, and would
 keep the remote waiting and push each other out of the processor's cache."""
 
-
-MAX_ONE_BYTE: Final = 252
-"""The largest `uint` that takes one byte."""
 
 ENTRY_ROOM: Final = 64
 """What the header of a batch and of an entry may take of a frame."""

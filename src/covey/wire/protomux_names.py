@@ -1,4 +1,4 @@
-"""Who uses which channel name, and whom to ask when the remote opens one.
+"""Who uses which channel name and number, and whom to ask when the remote opens a name.
 
 Source: protomux 3.12.1; `protomux.md` sections 3 and 4.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from covey.errors import UsageError
-from covey.wire.protomux_channel import Name, NameStatus
+from covey.wire.protomux_channel import ChannelCore, Name, NameStatus
 
 
 class NameTable:
@@ -71,3 +71,40 @@ class NameTable:
         """Forget everything."""
         self._status.clear()
         self._callbacks.clear()
+
+
+class NumberTable:
+    """Our numbers, which begin with 1, and the channels that have one."""
+
+    __slots__ = ("_channels", "_free", "_next")
+
+    def __init__(self) -> None:
+        self._channels: dict[int, ChannelCore] = {}
+        self._free: list[int] = []
+        self._next = 1
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def take(self, channel: ChannelCore) -> int:
+        """Give `channel` a number: the one freed last, else the first that was never used."""
+        if self._free:
+            number = self._free.pop()
+        else:
+            number = self._next
+            self._next += 1
+        self._channels[number] = channel
+        return number
+
+    def free(self, number: int) -> None:
+        """The number may be given to another channel."""
+        self._channels.pop(number, None)
+        self._free.append(number)
+
+    def in_order(self) -> list[ChannelCore]:
+        """The channels, by number."""
+        return [self._channels[number] for number in sorted(self._channels)]
+
+    def clear(self) -> None:
+        """Forget all channels; no number is given after that."""
+        self._channels.clear()
