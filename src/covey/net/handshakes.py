@@ -15,9 +15,11 @@ from covey import address
 from covey.errors import AddressError
 from covey.keys import KeyPair
 from covey.limits import Limits
+from covey.wire import noise as wire
 from covey.wire.identity import PlainSession
 from covey.wire.secret_stream import SecretStream
 from covey.wire.session import Opened, Session
+from covey.wire.stream_opening import EPHEMERAL_SEED_SIZE, Ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,14 @@ class Handshake(Protocol):
 class NoiseHandshake:
     """The Hypercore secret stream, Noise XX; `noise:KEY` pins the remote's key."""
 
-    __slots__ = ("_random_bytes",)
+    __slots__ = ("_random_bytes", "_spares")
     name = "noise"
     multiplexed = True
     keeps_alive = True
 
     def __init__(self, *, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._random_bytes = random_bytes
+        self._spares: dict[tuple[bytes, bool], wire.NoiseHandshake] = {}
 
     def check(self, step: address.Protocol, identity: Identity) -> bool:
         """The data of `step` is nothing or one 32-byte key in base64."""
@@ -90,13 +93,28 @@ class NoiseHandshake:
         limits: Limits,
     ) -> Session:
         """A secret stream that has not begun."""
+        pair = identity.key_pair
+        spare = self._spares.pop((pair.public_key, is_initiator), None)
+        if spare is None:
+            spare = self._fresh(pair, is_initiator)
+
+        def make_spare() -> None:
+            self._spares[pair.public_key, is_initiator] = self._fresh(pair, is_initiator)
+
         return SecretStream(
+            ahead=Ahead(spare, step.key if step is not None else None, make_spare),
             is_initiator=is_initiator,
             key_pair=identity.key_pair,
             now=now,
             random_bytes=self._random_bytes,
             remote_public_key=step.key if step is not None else None,
             limits=limits,
+        )
+
+    def _fresh(self, key_pair: KeyPair, is_initiator: bool) -> wire.NoiseHandshake:
+        seed = self._random_bytes(EPHEMERAL_SEED_SIZE)
+        return wire.NoiseHandshake(
+            "XX", is_initiator=is_initiator, key_pair=key_pair, ephemeral_seed=seed
         )
 
     def is_self(self, opened: Opened, identity: Identity) -> bool:

@@ -23,6 +23,7 @@ from covey.wire.session import (
     Session,
     SessionEvent,
     TimedOut,
+    WorkLeft,
 )
 
 try:  # not on every system
@@ -239,7 +240,7 @@ class StreamShell(asyncio.BufferedProtocol):
         backlog = self._limits.write_backlog
         self._transport.set_write_buffer_limits(high=backlog, low=backlog // 2)
         self.owner.shell_started()
-        self._step([])
+        self._step(self._session.take_events())
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         """Where the loop puts what it reads."""
@@ -323,10 +324,23 @@ class StreamShell(asyncio.BufferedProtocol):
             elif isinstance(event, Opened):
                 self.owner.shell_opened(event)
                 self._arm()
+            elif isinstance(event, WorkLeft):
+                self._loop.call_soon(self._work)
             elif isinstance(event, Ended):
                 self._ended()
             else:
                 self._timed_out(event)
+
+    def _work(self) -> None:
+        """What the session put off until the bytes before it had left."""
+        if self.closing or self._quick is None:
+            return
+        try:
+            events = self._quick.work()
+        except HandshakeError as error:
+            self.abort(error)
+            return
+        self._step(events)
 
     def _write(self) -> None:
         pending = self._session.data_to_send()

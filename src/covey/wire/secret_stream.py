@@ -8,12 +8,10 @@ is not authenticated: a protocol above that cares needs its own end marker.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
-from hashlib import blake2b
 from hmac import compare_digest
 
 from covey.errors import HandshakeError, LimitError, ProtocolError, UsageError
-from covey.keys import KeyPair, namespace
+from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.wire.cipher import (
     FRAME_OVERHEAD,
@@ -26,7 +24,7 @@ from covey.wire.cipher import (
     make_opener,
     make_sealer,
 )
-from covey.wire.noise import HASH_SIZE, HandshakeResult, NoiseHandshake
+from covey.wire.noise import HandshakeResult, NoiseHandshake
 from covey.wire.session import (
     Buffer,
     Ended,
@@ -34,32 +32,17 @@ from covey.wire.session import (
     Opened,
     SessionEvent,
     TimedOut,
+    WorkLeft,
+)
+from covey.wire.stream_opening import (
+    EPHEMERAL_SEED_SIZE,
+    ID_SIZE,
+    Ahead,
+    check_result,
+    stream_id,
 )
 
-ID_SIZE = 32
 HEADER_BODY = ID_SIZE + HEADER_SIZE
-EPHEMERAL_SEED_SIZE = 32
-
-
-@cache
-def _role_namespace(is_initiator: bool) -> bytes:
-    return namespace("hyperswarm/secret-stream", 0 if is_initiator else 1)
-
-
-def stream_id(handshake_hash: bytes, *, is_initiator: bool) -> bytes:
-    """The 32 bytes that begin the header frame of that side (section 4)."""
-    return blake2b(_role_namespace(is_initiator), digest_size=ID_SIZE, key=handshake_hash).digest()
-
-
-def _check_result(result: HandshakeResult, expected: bytes | None) -> None:
-    """Values from a handshake done elsewhere must fit, and prove the key that was asked for."""
-    if min(len(result.tx), len(result.rx)) < KEY_SIZE or len(result.hash) != HASH_SIZE:
-        raise UsageError("handshake values are keys of at least 32 bytes and a hash of 64")
-    if expected is not None and expected != result.remote_public_key:
-        raise HandshakeError(
-            f"the remote has another key: expected {expected.hex()}, "
-            f"got {result.remote_public_key.hex()}"
-        )
 
 
 class SecretStream:
@@ -71,6 +54,11 @@ class SecretStream:
     keep-alives and are swallowed. `random_bytes(n)` is called with 32 at construction (the
     ephemeral seed; not with `handshake`), then with 24 when the stream opens (our header).
 
+    With `ahead` both ends multiply at the same time instead of one after the other: the stream
+    reports `WorkLeft`, so that its ephemeral key leaves before the multiplications that the rest of
+    that message takes, and a remote that does the same is met halfway. The bytes are the same.
+    `pattern` and `prologue` are then those of `ahead.handshake`.
+
     The handshake, up to the remote's header frame, has the fixed budget `Limits.handshake_timeout`
     from `now` on. Keep-alive and idle timeout begin as `Limits` has them.
 
@@ -80,10 +68,10 @@ class SecretStream:
     """
 
     __slots__ = (
-        "_events", "_failure", "_handshake", "_handshake_deadline", "_idle_timeout",
+        "_ahead", "_events", "_failure", "_handshake", "_handshake_deadline", "_idle_timeout",
         "_is_initiator", "_keep_alive", "_limits", "_opener", "_out", "_partial", "_queue",
         "_queued", "_random_bytes", "_read_at", "_result_keys", "_sealer", "_sent_since_timer",
-        "_timed_out", "_written_at", "bytes_read", "bytes_written", "deliver_empty",
+        "_timed_out", "_unfinished", "_written_at", "bytes_read", "bytes_written", "deliver_empty",
         "handshake_hash", "messages_read", "messages_written", "public_key", "remote_public_key",
     )  # fmt: skip
 
@@ -98,6 +86,7 @@ class SecretStream:
         remote_public_key: bytes | None = None,
         prologue: bytes = b"",
         handshake: HandshakeResult | None = None,
+        ahead: Ahead | None = None,
         limits: Limits = Limits(),  # noqa: B008  frozen
         deliver_empty: bool = False,
     ) -> None:
@@ -122,25 +111,33 @@ class SecretStream:
         self._result_keys: HandshakeResult | None = None
         self._handshake: NoiseHandshake | None = None
         self._timed_out = False
+        self._ahead = ahead
+        self._unfinished = False
         self._handshake_deadline: float | None = now + limits.handshake_timeout
         self._idle_timeout = limits.idle_timeout
         self._keep_alive = limits.keep_alive
         self._read_at = self._written_at = now
         self._sent_since_timer = False
         if handshake is not None:
-            _check_result(handshake, remote_public_key)
+            check_result(handshake, remote_public_key)
             self._open(handshake)
             return
-        self._handshake = NoiseHandshake(
-            pattern,
-            is_initiator=is_initiator,
-            key_pair=key_pair,
-            ephemeral_seed=random_bytes(EPHEMERAL_SEED_SIZE),
-            prologue=prologue,
-            remote_public_key=remote_public_key,
-        )
+        if ahead is not None:
+            self._handshake = ahead.handshake
+            self._handshake.begin(is_initiator=is_initiator, remote_public_key=remote_public_key)
+        else:
+            self._handshake = NoiseHandshake(
+                pattern,
+                is_initiator=is_initiator,
+                key_pair=key_pair,
+                ephemeral_seed=random_bytes(EPHEMERAL_SEED_SIZE),
+                prologue=prologue,
+                remote_public_key=remote_public_key,
+            )
         if is_initiator:
-            self._send_handshake(self._handshake)
+            self._write_frame(self._handshake.send())
+            if ahead is not None:
+                self._events.append(WorkLeft())
 
     # What the owner may ask
 
@@ -168,14 +165,19 @@ class SecretStream:
         try:
             with memoryview(data) as view:
                 self._read(view if view.format == "B" else view.cast("B"), now, messages)
+            if self._partial is not None and self._handshake is not None:
+                self._handshake.receive_ahead(bytes(self._partial[PREFIX_SIZE:]))
         except (HandshakeError, ProtocolError) as error:
-            # not the error itself: its traceback leads back here, a cycle for every lost peer
-            self._failure = type(error), str(error)
-            self._partial = None
+            self._fail(error)
             self._deliver(messages)
             raise
         self._deliver(messages)
         return self.take_events()
+
+    def _fail(self, error: HandshakeError | ProtocolError) -> None:
+        # not the error itself: its traceback leads back here, a cycle for every lost peer
+        self._failure = type(error), str(error)
+        self._partial = None
 
     def receive_lone(self, data: memoryview, now: float) -> bytes | None:
         """The message of `data` when that is one small frame, whole and alone: the common read.
@@ -257,6 +259,8 @@ class SecretStream:
     def _receive_frames(self, view: memoryview, offset: int, messages: list[bytes]) -> int:
         """Process every whole frame from `offset` on; returns where the rest begins."""
         while self._opener is None:
+            if self._unfinished:
+                self._finish_sending()
             body = offset + PREFIX_SIZE
             if body > len(view):
                 return offset
@@ -291,18 +295,51 @@ class SecretStream:
             self._receive_header(body)
             return
         handshake.receive(body)
+        self._go_on(handshake)
+
+    def _go_on(self, handshake: NoiseHandshake) -> None:
+        """Send our next message, or its beginning and a note that the rest is to be done."""
+        if handshake.sends_next and self._ahead is not None:
+            size = handshake.next_size
+            if beginning := handshake.send_ahead():
+                self._write(size.to_bytes(PREFIX_SIZE, "little") + beginning)
+                self._unfinished = True
+                self._events.append(WorkLeft())
+                return
         if handshake.sends_next:
-            self._send_handshake(handshake)
+            self._write_frame(handshake.send())
         if handshake.complete:
             self._open(handshake.result())
 
-    def _send_handshake(self, handshake: NoiseHandshake) -> None:
-        self._write_frame(handshake.send())
+    def work(self) -> list[SessionEvent]:
+        """Do what was put off; see `WorkLeft`. Raises `HandshakeError` as `receive_data` does."""
+        ahead, handshake = self._ahead, self._handshake
+        if self._unfinished and self._failure is None:
+            try:
+                self._finish_sending()
+            except HandshakeError as error:
+                self._fail(error)
+                raise
+            self._events.append(WorkLeft())
+        elif ahead is not None:
+            self._ahead = None
+            if handshake is not None and ahead.likely_key is not None:
+                handshake.multiply_ahead(ahead.likely_key)
+            ahead.idle()
+        return self.take_events()
+
+    def _finish_sending(self) -> None:
+        self._unfinished = False
+        if self._handshake is not None:
+            self._write(self._handshake.send())
+            self._go_on(self._handshake)
 
     def _write_frame(self, body: bytes) -> None:
-        frame = len(body).to_bytes(PREFIX_SIZE, "little") + body
-        self.bytes_written += len(frame)
-        self._out.append(frame)
+        self._write(len(body).to_bytes(PREFIX_SIZE, "little") + body)
+
+    def _write(self, data: bytes) -> None:
+        self.bytes_written += len(data)
+        self._out.append(data)
 
     def _open(self, result: HandshakeResult) -> None:
         """The keys are there: send our header and what was queued, and wait for theirs."""

@@ -47,7 +47,15 @@ class TimedOut:
     phase: Literal["handshake", "idle"]
 
 
-SessionEvent: TypeAlias = Opened | MessagesReceived | Ended | TimedOut
+@dataclass(frozen=True, slots=True)
+class WorkLeft:
+    """Write `data_to_send`, then call `work` in the next turn: what is slow, or can wait.
+
+    Only sessions that were asked to work ahead report it.
+    """
+
+
+SessionEvent: TypeAlias = Opened | MessagesReceived | Ended | TimedOut | WorkLeft
 
 
 class Session(Protocol):

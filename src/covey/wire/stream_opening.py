@@ -1,0 +1,51 @@
+"""What the opening of a secret stream takes, apart from the stream (secret-stream.md section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
+
+from covey.errors import HandshakeError, UsageError
+from covey.keys import namespace
+from covey.wire.cipher import KEY_SIZE
+from covey.wire.noise import HASH_SIZE, HandshakeResult, NoiseHandshake
+
+ID_SIZE = 32
+EPHEMERAL_SEED_SIZE = 32
+
+
+@cache
+def _role_namespace(is_initiator: bool) -> bytes:
+    return namespace("hyperswarm/secret-stream", 0 if is_initiator else 1)
+
+
+def stream_id(handshake_hash: bytes, *, is_initiator: bool) -> bytes:
+    """The 32 bytes that begin the header frame of that side (section 4)."""
+    return blake2b(_role_namespace(is_initiator), digest_size=ID_SIZE, key=handshake_hash).digest()
+
+
+def check_result(result: HandshakeResult, expected: bytes | None) -> None:
+    """Values from a handshake done elsewhere must fit, and prove the key that was asked for."""
+    if min(len(result.tx), len(result.rx)) < KEY_SIZE or len(result.hash) != HASH_SIZE:
+        raise UsageError("handshake values are keys of at least 32 bytes and a hash of 64")
+    if expected is not None and expected != result.remote_public_key:
+        raise HandshakeError(
+            f"the remote has another key: expected {expected.hex()}, "
+            f"got {result.remote_public_key.hex()}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What a stream may do before it has to, or while it waits for the remote.
+
+    `handshake` was made ahead, is fresh, and is claimed by the one stream that gets it. An
+    initiator multiplies by `likely_key` while the responder works. `idle` is called once, by
+    `work`, when there is nothing to do but wait: the moment to make the next handshake ahead.
+    """
+
+    handshake: NoiseHandshake
+    likely_key: bytes | None
+    idle: Callable[[], object]
