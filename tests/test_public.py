@@ -18,7 +18,7 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 50
 LARGE = {
-    *("flock/flock.py", "covey.cli.pipe.pipe", "covey.flock.flock.__init__"),
+    *("flock/flock.py", "covey.flock.flock.__init__"),
     *("covey.net.mux.create_channel", "covey.wire.secret_stream.__init__"),
 }
 """Files and functions above that, each to be split: this set only shrinks."""
@@ -138,7 +138,7 @@ PUBLIC: dict[str, str] = {
     """,
     "covey.discovery": """
         Channel DnsDiscovery FirstRound Membership PeerFound Report Source StaticPeers Timing
-        Wanted topic_of
+        Wanted topic_hash
     """,
     "covey.flock": """
         Cause ConnectFailed ConnectHook Connected Connecting ConnectionClosed ConnectionInfo Flock

@@ -11,18 +11,25 @@ from covey.errors import DecodeError, ProtocolError, UsageError
 from covey.wire import topic_pipe
 from covey.wire.encoding import encode_uint
 from covey.wire.topic_pipe import (
+    BUSY,
     CREDIT,
+    CREDIT_STEP,
     DATA,
     END,
     MAX_CHUNK,
+    MAX_REASON,
     RECEIVED,
+    STOP,
     WINDOW,
+    Busy,
     Confirmed,
     CreditReceived,
     DataReceived,
     Hello,
     RemoteEnded,
+    Stopped,
     TopicPipe,
+    stop_message,
 )
 from covey.wire.topic_proof import TopicSecret
 
@@ -32,7 +39,7 @@ def deliver(message: topic_pipe.Message, to: TopicPipe) -> topic_pipe.PipeEvent:
 
 
 def summary(data: bytes) -> bytes:
-    return encode_uint(len(data)) + hashlib.blake2b(data, digest_size=32).digest()
+    return encode_uint(len(data)) + hashlib.sha256(data).digest()
 
 
 @pytest.mark.parametrize("size", [None, 0, 1, 252, 2**40])
@@ -127,7 +134,8 @@ def test_the_confirmation_ends_the_senders_half() -> None:
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [
-        (5, b""),
+        (6, b""),
+        (STOP, bytes(MAX_REASON + 1)),
         (DATA, b""),
         (DATA, bytes(MAX_CHUNK + 1)),
         (CREDIT, b""),
@@ -226,3 +234,44 @@ def test_what_is_written_out_is_not_kept() -> None:
         for message in receiver.written(MAX_CHUNK):
             deliver(message, sender)
     assert sum(map(len, sender._kept)) <= topic_pipe.CREDIT_STEP
+
+
+def test_a_side_that_gives_up_says_why() -> None:
+    assert deliver(stop_message("no space"), TopicPipe()) == Stopped("no space")
+    assert deliver(stop_message("x" * 999), TopicPipe()) == Stopped("x" * MAX_REASON)
+
+
+def test_a_reason_cannot_command_a_terminal() -> None:
+    told = TopicPipe().receive(STOP, b"\x1b[2Jboo\n\xff")
+    assert told == Stopped("?[2Jboo?\ufffd")
+
+
+def test_a_busy_side_says_so() -> None:
+    assert TopicPipe().receive(BUSY, b"") == Busy()
+
+
+def test_what_is_written_between_hello_and_resume_is_credited() -> None:
+    sender, receiver = TopicPipe(), TopicPipe()
+    while sender.room > 0:
+        deliver(sender.send_data(bytes(MAX_CHUNK)), receiver)
+    hello = Hello.decode(receiver.hello(bytes(32)))
+    receiver.written(WINDOW)  # there is no link now: what it returns cannot be sent
+    sender.resume(hello)
+    assert sender.room == 0
+    for message in receiver.resume(Hello.decode(sender.hello(bytes(32)))):
+        deliver(message, sender)
+    assert sender.room == WINDOW
+
+
+def test_progress_is_what_both_sides_have_behind_them() -> None:
+    sender, receiver = TopicPipe(), TopicPipe()
+    message = sender.send_data(bytes(MAX_CHUNK))
+    assert (sender.progress, sender.untouched) == (0, False)
+    assert receiver.untouched
+    deliver(message, receiver)
+    assert (receiver.progress, receiver.untouched) == (MAX_CHUNK, False)
+    for _ in range(CREDIT_STEP // MAX_CHUNK):
+        deliver(sender.send_data(bytes(MAX_CHUNK)), receiver)
+    for credit in receiver.written(receiver.received):
+        deliver(credit, sender)
+    assert sender.progress == sender.sent

@@ -53,7 +53,7 @@ def command(timeout: float, as_json: bool, debug: bool, **values: Any) -> None:
         with output.needed():
             return await hello(options, output, timeout)
 
-    run(work, debug=debug)
+    run(work, debug=debug, as_json=as_json)
 
 
 async def hello(options: FlockOptions, output: Output, timeout: float) -> Exit:

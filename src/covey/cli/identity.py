@@ -49,4 +49,4 @@ def command(key_file: Path | None, as_json: bool, debug: bool) -> None:
             click.echo(f"key file: {file}", err=True)
         return Exit.OK
 
-    run(show, debug=debug)
+    run(show, debug=debug, as_json=as_json)

@@ -63,7 +63,7 @@ def command(
             await watch(topic, options, output, duration, announce=not look_only)
         return Exit.OK
 
-    run(work, debug=debug)
+    run(work, debug=debug, as_json=as_json)
 
 
 async def watch(

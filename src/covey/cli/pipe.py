@@ -78,7 +78,7 @@ def command(
     async def work() -> Exit:
         return await pipe(topic, options, timeout=timeout, reconnect=reconnect, as_json=as_json)
 
-    run(work, debug=debug)
+    run(work, debug=debug, as_json=as_json)
 
 
 async def pipe(
@@ -140,7 +140,8 @@ def _prepare(secret: TopicSecret, output: Output) -> tuple[PipeRunner, Coroutine
         source, typed, size = Nothing(), False, 0
         output.say("the input is a terminal and the output is not: only receiving")
     else:
-        source, size = DescriptorReader(stdin, chunk=MAX_CHUNK), size_of(stdin)
+        size = size_of(stdin)  # before anything is read ahead
+        source = DescriptorReader(stdin, chunk=MAX_CHUNK)
     if typed:
         output.say("what you type is sent line by line; Ctrl-D ends it")
     runner = PipeRunner(

@@ -139,7 +139,7 @@ class Link:
 
     def _receiver(self, kind: int) -> Any:
         def receive(payload: bytes) -> None:
-            if self.open:
+            if self.proven.is_set():
                 self._owner.received(self, kind, bytes(payload))
 
         return receive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from covey.cli.narrator import path_fields, path_of
@@ -28,6 +29,8 @@ from covey.wire.topic_proof import TopicSecret
 
 PROOF_TIMEOUT = 10.0
 """Seconds a peer may take to prove that it knows the topic."""
+DISMISSED = 10.0
+"""Seconds for which a peer that was turned away is held, so that it does not come back at once."""
 MAX_FRUITLESS = 5
 """Links in a row, without a byte of progress, after which the partner is given up."""
 REFUSALS_TOLD = 20
@@ -93,6 +96,7 @@ class PipeRunner:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._done.set()  # also when it was called off: the end of the link is no loss now
             if (link := self.link) is not None:
                 await link.part(farewell)
         if self._failure is not None:
@@ -116,8 +120,13 @@ class PipeRunner:
         except TimeoutError:
             self.refused(connection, f"no proof within {PROOF_TIMEOUT:g} s")
             return
+        if link.dismissed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DISMISSED):
+                    await connection.wait_closed()
+            return
         is_partner = connection.remote_key == self.partner
-        if is_partner and not (self._done.is_set() or link.dismissed):
+        if is_partner and not self._done.is_set():
             # Returning would mean that we are through with the peer: the flock would not retry.
             connection.abort(ConnectionAborted("the pipe's channel ended before the pipe"))
             self._detach(link)
@@ -144,14 +153,18 @@ class PipeRunner:
             link.turn_away()
             return
         again = self.partner is not None
-        self.partner = key
-        self.link = link
-        self.remote_size = hello.size
         try:
             messages = self.pipe.resume(hello)
         except ProtocolError as error:
-            self._fail(_broken_rule(error))
+            if again:
+                self._fail(_broken_rule(error))
+            else:  # it is in the middle of a pipe, and so not of one with us
+                self._tell_busy(link)
+                link.turn_away()
             return
+        self.partner = key
+        self.link = link
+        self.remote_size = hello.size
         self.lost.clear()
         self.found.set()
         self._output.event("path", path_of(link.connection), **path_fields(link.connection))
@@ -210,12 +223,16 @@ class PipeRunner:
         """The remote took another partner."""
         link.dismissed = True
         self.link = None
-        self.trouble = f"{key_text(self.partner)} is in a pipe with another peer already"
-        self._output.event("busy", f"{self.trouble}; looking on", key=self.partner)
+        self._tell_busy(link)
         if self.pipe.progress:
             self._give_up(self.trouble)
         self._forget_partner()
         link.channel.close()
+
+    def _tell_busy(self, link: Link) -> None:
+        key = link.connection.remote_key
+        self.trouble = f"{key_text(key)} is in a pipe with another peer already"
+        self._output.event("busy", f"{self.trouble}; looking on", key=key)
 
     def _forget_partner(self) -> None:
         self.partner = None
@@ -227,7 +244,7 @@ class PipeRunner:
         """The connection of `link` ended too early."""
         if self.link not in (link, None):
             return
-        why = link.connection.close_text or "the connection ended"
+        why = str(link.connection.close_error or "the connection ended")
         if link is self.link:
             self.link = None
             if self.pipe.untouched:

@@ -89,14 +89,16 @@ def state_of(runner: PipeRunner) -> str:
         return "waiting for the other side to return …"
     if runner.link is None:
         return "still waiting for the other side …"
-    ends = ""
-    if pipe.confirmed:
-        ends = "; all of ours is confirmed, the other side has not ended yet"
-    elif pipe.ended:
-        ends = "; waiting for the confirmation"
-    return f"sent {_part(pipe.sent, runner.size)}, received " + (
-        _part(pipe.received, runner.remote_size) + ends
-    )
+    parts = []
+    if pipe.sent or runner.size != 0:
+        parts.append(f"sent {_part(pipe.sent, runner.size)}")
+        if pipe.confirmed:
+            parts[-1] += " (confirmed)"
+        elif pipe.ended:
+            parts[-1] += " (not yet confirmed)"
+    if pipe.received or runner.remote_size != 0 or not parts:
+        parts.append(f"received {_part(pipe.received, runner.remote_size)}")
+    return ", ".join(parts)
 
 
 def _part(count: int, total: int | None) -> str:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
+from covey.cli.output import Output, printable
 from covey.errors import CoveyError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -51,27 +52,35 @@ def common_options(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="One JSON event a line.")(command)
 
 
-def run(work: Callable[[], Coroutine[Any, Any, Exit]], *, debug: bool = False) -> None:
-    """Run a command to its end and leave the process with its exit code."""
+def run(
+    work: Callable[[], Coroutine[Any, Any, Exit]], *, debug: bool = False, as_json: bool = False
+) -> None:
+    """Run a command to its end and leave the process with its exit code.
+
+    What ends it too early is told on stderr, with `as_json` as an event of type `failed`.
+    """
     _open_closed_descriptors()
-    _set_up_logging(debug=debug)
+    output = Output(as_json=as_json)
+    _set_up_logging(output, debug=debug)
     try:
         with asyncio.Runner(debug=False, loop_factory=_loop_factory()) as runner:
             code = runner.run(_until_terminated(work))
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
-        _complain("interrupted")
+        _complain(output, code, "interrupted")
     except (CoveyError, OSError) as error:
         if debug:
             raise
         code = getattr(error, "code", Exit.FAILED)
         code = code if isinstance(code, Exit) else Exit.FAILED
-        _complain(_message(error), getattr(error, "hint", "") or _hint(error))
+        _complain(output, code, _message(error), getattr(error, "hint", "") or _hint(error))
     except Exception as error:
         if debug:
             raise
         code = Exit.FAILED
         _complain(
+            output,
+            code,
             f"this should not happen: {type(error).__name__}: {error}",
             "a fault of covey: run again with --debug, and please report what it shows",
         )
@@ -100,9 +109,10 @@ async def _until_terminated(work: Callable[[], Coroutine[Any, Any, Exit]]) -> Ex
         raise
 
 
-def _complain(message: str, hint: str = "") -> None:
-    with contextlib.suppress(OSError):
-        click.echo(f"covey: {message}" + (f"\n  {hint}" if hint else ""), err=True)
+def _complain(output: Output, code: Exit, message: str, hint: str = "") -> None:
+    output.say(printable(f"covey: {message}" + (f"\n  {hint}" if hint else "")))
+    if output.as_json:
+        output.event("failed", code=code, message=message, hint=hint)
 
 
 def _message(error: BaseException) -> str:
@@ -135,23 +145,27 @@ def _hint(error: BaseException | None) -> str:
 class _OneLine(logging.Handler):
     """Faults that nobody caught: one line each, no traceback."""
 
+    def __init__(self, output: Output) -> None:
+        super().__init__(logging.ERROR)
+        self._output = output
+
     def emit(self, record: logging.LogRecord) -> None:
         """Print the line."""
         error = record.exc_info[1] if record.exc_info else None
-        _complain(
-            f"this should not happen: {record.getMessage()}"
-            + (f": {type(error).__name__}: {error}" if error else "")
-        )
+        text = record.getMessage() + (f": {type(error).__name__}: {error}" if error else "")
+        self._output.say(f"covey: this should not happen: {printable(text)}")
+        if self._output.as_json:
+            self._output.event("fault", message=text)
 
 
-def _set_up_logging(*, debug: bool) -> None:
+def _set_up_logging(output: Output, *, debug: bool) -> None:
     """With `debug` everything is shown; without, what there is to say is in our own lines."""
     if debug:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
         return
     logging.getLogger("covey").addHandler(logging.NullHandler())
     asyncio_logger = logging.getLogger("asyncio")
-    asyncio_logger.addHandler(_OneLine(logging.ERROR))
+    asyncio_logger.addHandler(_OneLine(output))
     asyncio_logger.propagate = False
 
 

@@ -7,7 +7,7 @@ type  name       payload
 ====  =========  ===============================================================
 0     data       bytes, at most `MAX_CHUNK`
 1     credit     uint: so many bytes may be sent in all
-2     end        uint bytes sent in all, 32 bytes BLAKE2b-256 of them
+2     end        uint bytes sent in all, 32 bytes SHA-256 of them
 3     received   the same two values, as the receiver wrote them out
 4     stop       why this side gives up, UTF-8, at most `MAX_REASON` bytes
 5     busy       empty: this side is in a pipe with another peer already
@@ -47,7 +47,7 @@ MAX_REASON: Final = 256
 
 DATA, CREDIT, END, RECEIVED, STOP, BUSY = range(6)
 KINDS: Final = 6
-_DIGEST_SIZE = 32
+_DIGEST_SIZE = hashlib.sha256().digest_size  # the quickest that hashlib has on common processors
 
 Message: TypeAlias = tuple[int, Buffer]
 
@@ -157,8 +157,8 @@ class TopicPipe:
         self._hello_limit = WINDOW  # what the last hello told of it
         self._kept: deque[bytes] = deque()  # sent, not yet known to be written out
         self._kept_from = 0  # where they begin
-        self._sent_hash = hashlib.blake2b(digest_size=_DIGEST_SIZE)
-        self._received_hash = hashlib.blake2b(digest_size=_DIGEST_SIZE)
+        self._sent_hash = hashlib.sha256()
+        self._received_hash = hashlib.sha256()
         self._end: bytes | None = None
         self._confirmed = False
         self._remote_end: bytes | None = None

@@ -1,0 +1,166 @@
+"""`covey`, `hello`, `join`, `id` and the demonstration, as processes."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import covey
+from covey.cli import COMMANDS
+from tests.cli.support import HOST, LOCAL, PIPE
+from tests.cli.support import covey as start
+from tests.cli.test_pipe import free_udp_port, run_covey
+
+STEPS = ["listening", "peer", "staged", "connecting", "handshaking", "connection", "channel-open"]
+
+
+def multicast() -> tuple[str, ...]:
+    return "--interface", HOST, "--multicast-port", str(free_udp_port())
+
+
+def events_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_help_names_every_command() -> None:
+    done = run_covey("--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in COMMANDS)
+    assert "\\b" not in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_json_and_debug(name: str) -> None:
+    done = run_covey(name, "--help")
+    assert done.returncode == 0
+    assert "--json" in done.stdout
+    assert "--debug" in done.stdout
+
+
+def test_the_version_is_the_packages() -> None:
+    assert run_covey("--version").stdout == f"covey {covey.__version__}\n"
+
+
+def test_an_unknown_command_is_wrong_usage() -> None:
+    done = run_covey("fly")
+    assert done.returncode == 2
+    assert "No such command" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["multicast", "no-multicast"])
+def test_hello_goes_through_every_step(way: str) -> None:
+    options = multicast() if way == "multicast" else LOCAL
+    done = run_covey("hello", "--json", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    events = events_of(done)
+    types = [event["type"] for event in events]
+    assert set(STEPS) <= set(types)
+    said = {(event["who"], event["said"]) for event in events if event["type"] == "message"}
+    assert said == {("ada", "hello from bob"), ("bob", "hello from ada")}
+    assert types[-1] == "done"
+
+
+def test_hello_in_words_tells_the_same() -> None:
+    done = run_covey("hello", *LOCAL)
+    assert done.returncode == 0
+    assert "heard 'hello from bob'" in done.stdout
+    assert "(this machine), noise with key" in done.stdout
+    assert "nothing left open" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", [("hello",), ("join", "x")])
+def test_output_that_cannot_be_written_ends_a_command_at_once(command: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "covey.cli", *command, *LOCAL],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "cannot write the output: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_hello_that_finds_nobody_says_so() -> None:
+    options = ("--interface", "nowhere0", "--host", HOST, "--timeout", "0.3")
+    done = run_covey("hello", *options)
+    assert done.returncode == 3
+    assert "did not find each other within 0.3 s" in done.stderr
+
+
+def test_id_makes_a_key_that_only_its_owner_reads(tmp_path: Path) -> None:
+    key = tmp_path / "home" / "key"
+    first, second = (run_covey("id", "--key", str(key)) for _ in range(2))
+    assert first.stdout == second.stdout
+    assert len(bytes.fromhex(first.stdout.strip())) == 32
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    (event,) = events_of(run_covey("id", "--key", str(key), "--json"))
+    assert event["public_key"] == first.stdout.strip()
+
+
+def test_id_uses_the_folder_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COVEY_HOME", str(tmp_path))
+    assert run_covey("id").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+async def test_join_tells_who_comes_and_goes() -> None:
+    async with start("join", "meadow", "--json", *LOCAL, stdout=PIPE) as here:
+        await here.until_output(b'"type":"joined"')
+        (joined,) = [e for e in map(json.loads, here.output.splitlines()) if e["type"] == "joined"]
+        peer = f"{HOST}:{joined['port']}"
+        async with start("join", "meadow", *LOCAL, "--peer", peer, "--for", "1.2") as there:
+            await here.until_output(b'"type":"connection"')
+            assert await there.end() == 0
+            said = there.output.decode()
+        await here.until_output(b'"type":"connection-closed"')
+    assert "path: tcp dialled" in said
+    assert "0 connecting, 1 connected" in said
+    assert "left 'meadow'" in said
+
+
+async def test_join_by_multicast_finds_the_other() -> None:
+    options = ("join", "meadow", "--json", *multicast())
+    async with start(*options) as here, start(*options) as there:
+        for process in (here, there):
+            await process.until_output(b'"type":"connection"')
+
+
+def test_the_demonstration_pipes_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "story.txt"
+    file.write_bytes(b"once upon a time\n" * 1000)
+    done = subprocess.run(
+        [sys.executable, "-m", "covey.cli.demo", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The copy has the same sha256" in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_demonstration_wants_a_file() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "covey.cli.demo", "/nowhere/at/all"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "is not a file" in done.stdout
