@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -148,6 +149,8 @@ async def test_a_mute_listener_is_a_handshake_timeout() -> None:
     assert isinstance(seen.failed[0][1], HandshakeTimeout)
     for writer in held:
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
     server.close()
     await server.wait_closed()
 
@@ -166,6 +169,7 @@ async def test_cancelling_during_the_handshake_closes_everything() -> None:
     async with dialling() as dialler:
         task = asyncio.create_task(dialler.dial(Address.net(HOST, port), observer=seen))
         await seen.until(lambda _: bool(seen.begun))
+        await until(lambda: bool(held))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -173,6 +177,8 @@ async def test_cancelling_during_the_handshake_closes_everything() -> None:
         assert dialler.handshaking == 0
     for writer in held:
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
     server.close()
     await server.wait_closed()
 
@@ -186,6 +192,7 @@ async def test_closing_ends_dials_and_handshakes_under_way() -> None:
         await side.observed.until(lambda seen: bool(seen.begun))
         dial = asyncio.create_task(side.endpoint.dial(Address.net(HOST, port)))
         await side.observed.until(lambda seen: len(seen.begun) == 2)
+        await until(lambda: bool(held))
         await side.endpoint.close()
         assert side.endpoint.handshaking == 0
         with pytest.raises(ConnectionAborted):
@@ -200,6 +207,8 @@ async def test_closing_ends_dials_and_handshakes_under_way() -> None:
         assert side.endpoint.addresses == []
     for writer in held:
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
     server.close()
     await server.wait_closed()
 

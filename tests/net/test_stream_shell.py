@@ -178,6 +178,10 @@ async def test_all_shells_of_a_loop_share_one_receive_buffer() -> None:
 async def test_the_write_buffer_has_the_bound_of_the_limits() -> None:
     stage = Stage(write_backlog=1000)
     stage.start()
+    assert stage.transport.marks[0] == 0  # a handshake's bytes leave at once
+    stage.session.script[b"open"] = [OPENED]
+    stage.feed(b"open")
+    stage.taken()
     assert stage.transport.marks == (1000, 500)
     stage.shell.pause_writing()
     assert stage.shell.write_paused

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
+import os
+import resource
 import socket
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -222,27 +224,25 @@ async def test_a_port_in_use_is_a_connect_error() -> None:
         assert caught.value.code == "EADDRINUSE"
 
 
-async def test_running_out_of_descriptors_pauses_accepting_and_is_logged(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_running_out_of_descriptors_ends_no_listener(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(tcp, "ACCEPT_PAUSE", 0.01)
-    loop = asyncio.get_running_loop()
-    real = loop.sock_accept
-    failures = 0
-
-    async def sock_accept(sock: socket.socket) -> tuple[socket.socket, Any]:
-        nonlocal failures
-        if failures < 3:
-            failures += 1
-            raise OSError(errno.EMFILE, "Too many open files")
-        return await real(sock)
-
-    monkeypatch.setattr(loop, "sock_accept", sock_accept)
-    with caplog.at_level(logging.WARNING, "covey.net.tcp"):
-        async with listening() as side, dialling() as dialler:
-            await dialler.dial(side.address())
-            await side.next()
-    assert len([r for r in caplog.records if "Too many open files" in r.message]) == 3
+    async with listening() as side, dialling() as dialler:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        sock = socket.socket()
+        sock.setblocking(False)
+        free = os.dup(sock.fileno())
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            with suppress(BlockingIOError):
+                sock.connect((HOST, side.port))
+            await until(lambda: "out of system resource" in caplog.text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            sock.close()
+        await dialler.dial(side.address())
+        await side.next()
 
 
 async def test_a_failing_accept_hook_ends_only_that_connection(

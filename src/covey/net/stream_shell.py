@@ -237,8 +237,10 @@ class StreamShell(asyncio.BufferedProtocol):
         if self.closing:
             self._transport.abort()
             return
-        backlog = self._limits.write_backlog
-        self._transport.set_write_buffer_limits(high=backlog, low=backlog // 2)
+        if self._session.opened:
+            self._set_backlog()
+        else:  # uvloop writes at once where nothing may be kept: before we go on and multiply
+            self._transport.set_write_buffer_limits(high=0)
         self.owner.shell_started()
         self._step(self._session.take_events())
 
@@ -322,14 +324,20 @@ class StreamShell(asyncio.BufferedProtocol):
             if isinstance(event, MessagesReceived):
                 self.owner.messages_received(event.messages)
             elif isinstance(event, Opened):
+                self._set_backlog()
                 self.owner.shell_opened(event)
                 self._arm()
             elif isinstance(event, WorkLeft):
-                self._loop.call_soon(self._work)
+                self._work()
             elif isinstance(event, Ended):
                 self._ended()
             else:
                 self._timed_out(event)
+
+    def _set_backlog(self) -> None:
+        if self._transport is not None and not self._write_ended:
+            backlog = self._limits.write_backlog
+            self._transport.set_write_buffer_limits(high=backlog, low=backlog // 2)
 
     def _work(self) -> None:
         """What the session put off until the bytes before it had left."""

@@ -49,7 +49,7 @@ class TimedOut:
 
 @dataclass(frozen=True, slots=True)
 class WorkLeft:
-    """Write `data_to_send`, then call `work` in the next turn: what is slow, or can wait.
+    """Write `data_to_send`, then call `work`: it does what is slow, or can wait.
 
     Only sessions that were asked to work ahead report it.
     """
