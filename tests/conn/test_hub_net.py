@@ -15,7 +15,13 @@ from covey.address import Address
 from covey.conn import hub_machine
 from covey.conn.hub import Hub
 from covey.conn.hub_events import Connected, Disconnected, HubEvent
-from covey.errors import ConnectError, HandshakeError, HandshakeTimeout, SelfConnection
+from covey.errors import (
+    AddressError,
+    ConnectError,
+    HandshakeError,
+    HandshakeTimeout,
+    SelfConnection,
+)
 from covey.events import Lagged, Subscription
 from covey.keys import KeyPair
 from covey.limits import Limits
@@ -173,12 +179,35 @@ async def test_a_host_that_stays_silent_runs_out_of_time() -> None:
     await asyncio.sleep(0)
 
 
-async def test_an_unknown_transport_is_a_failed_dial_at_once() -> None:
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("net:127.0.0.1:1~noise~gzip", "unsupported transform gzip"),
+        ("net:127.0.0.1:1~noise~gzip;net:127.0.0.1:1~noise", "unsupported transform gzip"),
+        ("ufo:somewhere~noise", "known are net with noise, plain"),
+        (f"net:127.0.0.1:1~shs:{'A' * 43}=", "known are net with noise, plain"),
+        ("net:127.0.0.1:1", "no handshake"),
+        ("net:127.0.0.1:1~noise:short", "cannot be dialled"),
+        ("net:127.0.0.1:0~noise", "cannot be dialled"),
+    ],
+)
+async def test_what_cannot_be_dialled_is_refused_before_any_change(address: str, why: str) -> None:
     async with Hub() as hub:
-        events = hub.listen()
-        with pytest.raises(Exception, match="known"):
-            await hub.connect("ufo:somewhere~noise")
-        await until(events, "connecting-failed")
+        told: list[str] = []
+        hub.subscribe(lambda event: told.append(event.type))
+        with pytest.raises(AddressError, match=why):
+            await hub.connect(address)
+        assert (told, hub.entries(), hub.dials) == ([], (), 0)
+        story = hub.explain(address)
+        assert [line.step for line in story.lines] == ["refused"]
+        assert story.advice == "correct the address"
+
+
+async def test_a_later_alternative_is_dialled_where_the_first_is_unknown() -> None:
+    hub, address = await listening(4)
+    async with hub, Hub() as other:
+        link = await other.connect(f"ufo:somewhere~noise~gzip;{address}")
+        assert link.remote_key == address.key
 
 
 async def test_our_own_address_without_a_key_is_noticed() -> None:

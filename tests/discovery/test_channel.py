@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from covey.discovery import Channel, FirstRound, PeerFound, Timing, topic_of
+from covey.discovery import Channel, FirstRound, PeerFound, Timing, topic_hash
 from covey.errors import ClosedError, DiscoveryError, UsageError
 from covey.limits import Limits
 from tests.discovery.fakes import ListedSource, Pauses
 from tests.vectors_path import load_vectors
 
-TOPIC = topic_of("swarm")
+TOPIC = topic_hash("swarm")
 
 
 def collected(channel: Channel) -> list[PeerFound]:
@@ -27,29 +27,29 @@ def collected(channel: Channel) -> list[PeerFound]:
 
 @pytest.mark.parametrize("case", load_vectors("discovery-swarm")["names"], ids=lambda c: c["topic"])
 def test_topics_of_the_vectors(case: dict[str, Any]) -> None:
-    assert topic_of(bytes.fromhex(case["name_hex"])).hex() == case["topic"]
+    assert topic_hash(bytes.fromhex(case["name_hex"])).hex() == case["topic"]
 
 
 @pytest.mark.parametrize(
     "case", load_vectors("dns-discovery")["channels"], ids=lambda case: case["name"]
 )
 def test_channel_names_of_the_vectors(case: dict[str, Any]) -> None:
-    assert topic_of(bytes.fromhex(case["channel_hex"])).hex() == case["name"]
+    assert topic_hash(bytes.fromhex(case["channel_hex"])).hex() == case["name"]
 
 
 def test_a_text_name_is_utf_8() -> None:
-    assert topic_of("Grüße") == topic_of("Grüße".encode())
+    assert topic_hash("Grüße") == topic_hash("Grüße".encode())
 
 
 def test_a_name_can_be_hashed_otherwise_or_not_at_all_and_is_cut_to_20_bytes() -> None:
     assert (
-        topic_of("swarm", lambda name: hashlib.sha256(name).digest())
+        topic_hash("swarm", lambda name: hashlib.sha256(name).digest())
         == (hashlib.sha256(b"swarm").digest()[:20])
     )
-    assert topic_of(b"k" * 32, False) == b"k" * 20
-    assert topic_of(b"short", False) == b"short"
+    assert topic_hash(b"k" * 32, False) == b"k" * 20
+    assert topic_hash(b"short", False) == b"short"
     with pytest.raises(UsageError):
-        topic_of(b"", False)
+        topic_hash(b"", False)
 
 
 # The scenarios of the reference's channel
@@ -347,7 +347,7 @@ async def test_only_joined_names_get_peers() -> None:
     async with Channel([source]) as channel:
         found = collected(channel)
         await channel.join("swarm", port=8080).first_round()
-        source.find(topic_of("other"))
+        source.find(topic_hash("other"))
         channel.leave("swarm")
         source.find(TOPIC)
         assert found == []

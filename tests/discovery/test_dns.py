@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from covey.discovery import Channel, DnsDiscovery, PeerFound, StaticPeers, Timing, topic_of
+from covey.discovery import Channel, DnsDiscovery, PeerFound, StaticPeers, Timing, topic_hash
 from covey.discovery.dns import TIMING
 from covey.discovery.multicast import GROUP
 from covey.errors import DiscoveryError, LimitError
@@ -77,7 +77,7 @@ async def test_two_channels_announce_different_ports_and_each_hears_the_others()
         await asyncio.sleep(0)
         await one.join("swarm", port=1001).first_round()
         await two.join("swarm", port=1002).first_round()
-        topic = topic_of("swarm")
+        topic = topic_hash("swarm")
         assert await heard_by_one == PeerFound(b"swarm", topic, LO, 1002, "dns")
         assert await heard_by_two == PeerFound(b"swarm", topic, LO, 1001, "dns")
 
@@ -159,7 +159,7 @@ async def test_strange_datagrams_in_the_group_change_nothing() -> None:
     port = free_udp_port()
     async with channel_on(port) as one, channel_on(port) as two:
         await one.join("swarm", port=1001).first_round()
-        name = codec.name_of_topic(topic_of("swarm"))
+        name = codec.name_of_topic(topic_hash("swarm"))
         record = codec.peers_answer(name, "t", [("224.0.0.1", 80), ("10.0.0.1", 0)])
         forged = encode_message(codec.multicast_response((), (record,)))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:

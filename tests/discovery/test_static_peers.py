@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from covey.discovery import Channel, PeerFound, StaticPeers, topic_of
+from covey.discovery import Channel, PeerFound, StaticPeers, topic_hash
 from covey.errors import UsageError
 
 
@@ -22,8 +22,8 @@ async def test_peers_of_a_name_are_found_for_that_name() -> None:
     }
     source = StaticPeers(peers)
     assert await found_by(source, b"one") == [
-        PeerFound(b"one", topic_of("one"), "10.0.0.1", 80, "static"),
-        PeerFound(b"one", topic_of("one"), "peer.example", 81, "static"),
+        PeerFound(b"one", topic_hash("one"), "10.0.0.1", 80, "static"),
+        PeerFound(b"one", topic_hash("one"), "peer.example", 81, "static"),
     ]
     assert [peer.host for peer in await found_by(source, "two")] == ["::1"]
     assert await found_by(source, "three") == []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from covey.errors import UsageError
 from covey.flock.admission import (
     Bans,
     DialBudget,
@@ -67,8 +70,21 @@ def test_a_whitelist_holds_addresses_networks_and_names() -> None:
         assert whitelist.allows(host), host
     for host in ("10.1.2.4", "192.169.0.1", "2001:db9::1", "other.example"):
         assert not whitelist.allows(host), host
-    with pytest.raises(ValueError, match="appear to be"):
-        Whitelist(["300.0.0.0/8"])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["300.0.0.0/8", "10.0.0.0/33", "10.1.2", "10.1.2.3:80", "[::1]", "*.example", "a b", "x/y", ""],
+)
+def test_a_whitelist_entry_that_is_none_says_what_is_expected(entry: str) -> None:
+    with pytest.raises(UsageError, match="is no whitelist entry: expected is an IP address"):
+        Whitelist(["10.0.0.1", entry])
+
+
+@pytest.mark.parametrize("entries", ["10.0.0.1", [b"10.0.0.1"], [5]])
+def test_a_whitelist_is_a_list_of_texts(entries: Any) -> None:
+    with pytest.raises(TypeError, match="whitelist"):
+        Whitelist(entries)
 
 
 def test_a_ban_of_one_channel_leaves_the_others_alone() -> None:

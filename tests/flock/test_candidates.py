@@ -16,7 +16,7 @@ def _candidate(number: int, *, name: bytes = b"a", host: str | None = None) -> C
 
 
 def test_a_channel_remembers_a_bounded_number_of_candidates() -> None:
-    table = CandidateTable(per_channel=4, ports_per_host=16)
+    table = CandidateTable(per_topic=4, ports_per_host=16)
     candidates = [_candidate(number) for number in range(10)]
     pushed = [table.add(candidate) for candidate in candidates]
     assert pushed == [None] * 4 + candidates[:6]
@@ -25,7 +25,7 @@ def test_a_channel_remembers_a_bounded_number_of_candidates() -> None:
 
 
 def test_being_found_again_keeps_a_candidate() -> None:
-    table = CandidateTable(per_channel=2, ports_per_host=16)
+    table = CandidateTable(per_topic=2, ports_per_host=16)
     first, second, third = (_candidate(number) for number in range(3))
     table.add(first)
     table.add(second)
@@ -34,7 +34,7 @@ def test_being_found_again_keeps_a_candidate() -> None:
 
 
 def test_connected_candidates_are_not_pushed_out() -> None:
-    table = CandidateTable(per_channel=2, ports_per_host=16)
+    table = CandidateTable(per_topic=2, ports_per_host=16)
     first, second = _candidate(0), _candidate(1)
     first.state, second.state = State.CONNECTED, State.CONNECTING
     table.add(first)
@@ -46,15 +46,15 @@ def test_connected_candidates_are_not_pushed_out() -> None:
 
 
 def test_a_channel_of_one_candidate_can_replace_it() -> None:
-    table = CandidateTable(per_channel=1, ports_per_host=16)
+    table = CandidateTable(per_topic=1, ports_per_host=16)
     first, second = _candidate(0), _candidate(1)
     table.add(first)
     assert table.add(second) is first
     assert table.of(b"a") == [second]
 
 
-def test_ports_of_one_host_are_bounded_per_channel() -> None:
-    table = CandidateTable(per_channel=100, ports_per_host=3)
+def test_ports_of_one_host_are_bounded_per_topic() -> None:
+    table = CandidateTable(per_topic=100, ports_per_host=3)
     candidates = [_candidate(number, host="10.0.0.1") for number in range(3)]
     for candidate in candidates:
         assert table.refusal(b"a", "10.0.0.1") is None
@@ -68,7 +68,7 @@ def test_ports_of_one_host_are_bounded_per_channel() -> None:
 
 
 def test_candidates_of_all_channels_are_found_by_address() -> None:
-    table = CandidateTable(per_channel=4, ports_per_host=16)
+    table = CandidateTable(per_topic=4, ports_per_host=16)
     here, there = _candidate(1), _candidate(1, name=b"b")
     table.add(here)
     table.add(there)

@@ -36,6 +36,42 @@ from tests.flock.support import (
 # Joining and leaving
 
 
+@pytest.mark.parametrize("name", [5, None, bytearray(b"x")])
+async def test_what_is_no_name_is_a_type_error(name: Any) -> None:
+    async with quiet_flock() as (flock, _):
+        calls: list[Any] = [
+            flock.leave,
+            lambda name: flock.add_peer(name, 1),
+            lambda name: flock.remove_peer(name, 1),
+        ]
+        for call in calls:
+            with pytest.raises(TypeError, match="str or bytes"):
+                call(name)
+        with pytest.raises(TypeError, match="str or bytes"):
+            await flock.join(name)
+        assert flock.topics == ()
+
+
+async def test_an_empty_name_is_refused() -> None:
+    async with quiet_flock() as (flock, _):
+        with pytest.raises(UsageError, match="empty"):
+            await flock.join("")
+
+
+async def test_a_short_text_shows_where_a_flock_is() -> None:
+    async with quiet_flock() as (flock, _):
+        assert repr(flock) == "<Flock not listening, 0 topics, 0 connected>"
+        topic = await flock.join("x")
+        host, port = flock.address or ("", 0)
+        assert repr(flock) == f"<Flock at {host}:{port}, 1 topics, 0 connected>"
+        assert repr(topic) == "<Topic b'x' joined>"
+        assert repr(flock.channel) == "<discovery.Channel 1 joined, no source>"
+        assert repr(flock.staging).startswith("<Staging 0 of ")
+        assert repr(flock.hub) == "<Hub 0 sessions, 0 dials under way>"
+    assert repr(flock.channel) == "<discovery.Channel closed, no source>"
+    assert (repr(flock.staging), repr(flock.hub)) == ("<Staging closed>", "<Hub closed>")
+
+
 async def test_joining_twice_waits_for_the_same_round() -> None:
     async with quiet_flock() as (flock, events):
         first, second = await asyncio.gather(flock.join("x"), flock.join(b"x"))
@@ -110,30 +146,30 @@ async def test_a_topic_leaves_at_the_end_of_its_block() -> None:
 
 async def test_names_hash_as_asked() -> None:
     async with quiet_flock(hash=False) as (flock, _):
-        assert (await flock.join(b"k" * 32)).topic == b"k" * 20
+        assert (await flock.join(b"k" * 32)).hash == b"k" * 20
     async with quiet_flock() as (flock, _):
-        assert (await flock.join("test")).topic.hex() == "a94a8fe5ccb19ba61c4c0873d391e987982fbbd3"
+        assert (await flock.join("test")).hash.hex() == "a94a8fe5ccb19ba61c4c0873d391e987982fbbd3"
 
 
 async def test_listening_first_fixes_the_port() -> None:
     async with quiet_flock() as (flock, events):
         assert flock.address is None
-        place = await flock.listen(0)
+        place = await flock.listen_on()
         assert place == flock.address
         await flock.join("x")
         assert await flock.listen_on() == place
         assert events.types == ["listening"]
         with pytest.raises(UsageError, match="already"):
-            await flock.listen(1 if place[1] != 1 else 2)
+            await flock.listen_on(port=1 if place[1] != 1 else 2)
 
 
 async def test_a_port_in_use_is_an_error_event_and_another_may_be_tried() -> None:
     async with quiet_flock() as (other, _), quiet_flock() as (flock, events):
         _, port = await other.listen_on()
         with pytest.raises(ConnectError):
-            await flock.listen(port)
+            await flock.listen_on(port=port)
         assert events.types == ["error"]
-        await flock.listen(0)
+        await flock.listen_on()
         assert events.types == ["error", "listening"]
 
 
@@ -310,8 +346,8 @@ async def test_streams_that_name_a_channel_share_a_pair_of_peers() -> None:
             if info.initiator:
                 assert info.channel is not None
                 await connection.send(channels[info.channel])
-                return StreamIdentity(channel=channels[info.channel])
-            return StreamIdentity(channel=await _next(connection))
+                return StreamIdentity(topic=channels[info.channel])
+            return StreamIdentity(topic=await _next(connection))
 
         return stream
 
@@ -603,6 +639,8 @@ async def test_after_the_end_every_method_raises() -> None:
         lambda: flock.leave("x"),
         lambda: flock.explain((HOST, 1)),
         flock.live_entries,
+        flock.entries,
+        flock.listen,
         lambda: flock.subscribe(print),
     ):
         with pytest.raises(ClosedError):
@@ -611,7 +649,11 @@ async def test_after_the_end_every_method_raises() -> None:
         await flock.join("x")
     with pytest.raises(ClosedError):
         await flock.listen_on()
+    with pytest.raises(ClosedError):
+        await flock.__aenter__()
     assert (flock.queued, flock.connecting, flock.connected) == (0, 0, 0)
+    assert (flock.topics, flock.connections, flock.address) == ((), (), None)
+    assert repr(flock) == "<Flock closed>"
 
 
 async def test_closing_leaves_no_task_and_no_timer() -> None:

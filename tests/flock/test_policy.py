@@ -77,18 +77,6 @@ def test_ids_with_a_channel_are_compared_per_channel(case: dict[str, Any]) -> No
     assert [link not in alive for link in links] == case["destroyed"]
 
 
-@pytest.mark.parametrize("case", VECTORS["names"])
-def test_names_become_topics(case: dict[str, Any]) -> None:
-    assert policy.topic_of(bytes.fromhex(case["name_hex"])).hex() == case["topic"]
-
-
-def test_the_name_hash_can_be_replaced_or_left_out() -> None:
-    assert policy.topic_of("test").hex() == "a94a8fe5ccb19ba61c4c0873d391e987982fbbd3"
-    assert policy.topic_of(b"k" * 32, False) == b"k" * 20
-    assert policy.topic_of(b"short", False) == b"short"
-    assert policy.topic_of(b"x", lambda name: name * 30) == b"x" * 20
-
-
 def test_the_constants_are_the_references() -> None:
     constants = VECTORS["constants"]
     assert constants["connection_timeout_ms"] == policy.CONNECTION_TIMEOUT * 1000

@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from covey.discovery import Channel, DnsDiscovery, PeerFound, Timing, topic_of
+from covey.discovery import Channel, DnsDiscovery, PeerFound, Timing, topic_hash
 from tests.discovery.fakes import free_udp_port
 from tests.interop.harness import NodePeer
 
 pytestmark = pytest.mark.interop
 
 PROGRAM = "dns-discovery-client.cjs"
-TOPIC = topic_of("swarm")
+TOPIC = topic_hash("swarm")
 NAME = TOPIC.hex()
 LO = "127.0.0.1"
 ONCE = Timing(interval=3600.0)

@@ -29,7 +29,10 @@ _BY_CODE = {
 _BY_KIND: tuple[tuple[type[Exception], str], ...] = (
     (SelfConnection, "use the address of the other peer: this one is your own"),
     (HandshakeTimeout, "check that covey, and not another program, listens at that port"),
-    (HandshakeError, "check the key and the handshake named in the address"),
+    (
+        HandshakeError,
+        "check the key and handshake in the address, and whether the other side lets this host in",
+    ),
     (Refused, "close connections that you do not need, or raise the limit that is named"),
     (ConnectTimeout, _BY_CODE["ETIMEDOUT"]),
     (LimitError, "raise the limit that is named"),

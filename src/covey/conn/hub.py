@@ -43,8 +43,8 @@ class Hub:
     keeps all; see `keep_smaller_dialler`). `clock` gives milliseconds since 1970. `compat` makes
     `connect` during a disconnect return False at once, as the reference does, and dial later.
 
-    After `close` every method but `close` and `reset` raises `HubClosed`; closing it also closes
-    its connections.
+    After `close` every method but `close` and `reset` raises `HubClosed`, properties stay
+    readable; closing it also closes its connections.
     """
 
     def __init__(
@@ -218,6 +218,8 @@ class Hub:
     async def listen_on(self, host: str | None = None, port: int = 0) -> tuple[str, int]:
         """Accept connections at `host` (None: everywhere) and `port` (0: any); gives what it got.
 
+        `listen` is for events, here as everywhere but in `Endpoint`, which has none.
+
         Raises `UsageError` for a hub with a dialler of its own.
         """
         self._check_open()
@@ -265,6 +267,11 @@ class Hub:
         await self.close()
 
     # What it is
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return "<Hub closed>"
+        return f"<Hub {len(self._machine.sessions)} sessions, {self.dials} dials under way>"
 
     @property
     def closed(self) -> bool:

@@ -34,7 +34,15 @@ from covey.conn.hub_events import (
 )
 from covey.conn.hub_story import HubStory
 from covey.conn.owned_tasks import OwnedTasks
-from covey.conn.sessions import Dialler, Link, Session, SessionTable, TieBreak, end_of
+from covey.conn.sessions import (
+    CheckingDialler,
+    Dialler,
+    Link,
+    Session,
+    SessionTable,
+    TieBreak,
+    end_of,
+)
 from covey.errors import (
     AddressError,
     ConnectError,
@@ -90,11 +98,9 @@ class HubMachine:
 
     def check_dial(self, text: str, target: Address) -> None:
         """Raise, before anything changes, why `target` may not be dialled now."""
-        error: CoveyError | None = None
-        steps = target.alternatives[0]
-        if len(steps) > 2:
-            names = ", ".join(step.name for step in steps[2:])
-            error = AddressError(f"unsupported transform in {text}: {names}")
+        error = self._undialable(text, target)
+        if error is not None:
+            pass  # the address itself is wrong: nothing else matters
         elif target.key is not None and target.key == self._own_key:
             error = SelfConnection("this address has our own key", address=text)
         else:
@@ -102,6 +108,18 @@ class HubMachine:
         if error is not None:
             self._story.not_dialled(text, target.key, error)
             raise error
+
+    def _undialable(self, text: str, target: Address) -> CoveyError | None:
+        """Why the dialler could not dial `target`, as far as the address tells."""
+        if isinstance(self._dialler, CheckingDialler):
+            try:
+                self._dialler.check(target)
+            except (AddressError, SelfConnection) as error:
+                return error
+        elif len(steps := target.alternatives[0]) > 2:
+            names = ", ".join(step.name for step in steps[2:])
+            return AddressError(f"unsupported transform in {text}: {names}")
+        return None
 
     def start_dial(
         self,

@@ -73,6 +73,7 @@ class HubStory:
             error=end.error,
             stranger=session.via == "incoming",
             session_id=session.id,
+            via=session.via,
         )
 
     def not_closed(self, entry: Entry, error: Exception) -> None:
@@ -91,12 +92,15 @@ class HubStory:
             reason=reason,
             error=error,
             stranger=not link.initiator,
+            via="external" if link.initiator else "incoming",
         )
 
     def not_admitted(self, host: str, reason: str) -> None:
         """A raw connection was refused before its handshake: only its host is known."""
         text = f"refused before the handshake: {reason}"
-        self._history.tell(f"net:{host}", "refused", text, reason=reason, stranger=True)
+        self._history.tell(
+            f"net:{host}", "refused", text, reason=reason, stranger=True, via="incoming"
+        )
 
     def handshaking(self, attempt: Attempt) -> None:
         """Pass on: an accepted raw connection begins its handshake."""
@@ -115,6 +119,7 @@ class HubStory:
             reason=reason,
             error=error,
             stranger=True,
+            via="incoming",
         )
         if self._observer is not None:
             self._observer.handshake_failed(attempt, error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from covey.address import Address
 from covey.conn.hub_events import SessionEnd, Via
@@ -83,6 +83,14 @@ class Dialler(Protocol):
         timeout: float | None = None,
     ) -> Link:
         """An open connection to `address`, or an exception; cancelling calls the dial off."""
+
+
+@runtime_checkable
+class CheckingDialler(Dialler, Protocol):
+    """A dialler that knows beforehand which addresses it cannot dial."""
+
+    def check(self, address: Address) -> None:
+        """Raise `AddressError` or `SelfConnection` for what can never be dialled."""
 
 
 class Session:

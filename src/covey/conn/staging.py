@@ -67,8 +67,9 @@ class Staging:
     `max_per_source` (None: unbounded) those of one `source`: there the least recently staged of
     the same key or source goes. `clock` gives milliseconds since 1970.
 
-    Every method raises `ClosedError` after `close`, and then `AddressError` for a text that is no
-    multiserver address (`TypeError` for what is no text), in this order.
+    After `close` (`len` is 0 then, nothing is `in` it) every other method raises `ClosedError`, and
+    then `AddressError` for a text that is no multiserver address (`TypeError` for what is no
+    text), in this order.
     """
 
     def __init__(
@@ -167,8 +168,8 @@ class Staging:
         self._check_open()
         return self._events.subscribe(callback)
 
-    def close(self) -> None:
-        """Empty the pool without events and end every stream. May be called again."""
+    async def close(self) -> None:
+        """Empty the pool without events and end every stream, at once. May be called again."""
         self._closed = True
         self._entries.clear()
         self._groups.clear()
@@ -183,6 +184,10 @@ class Staging:
         """Whether `close` was called."""
         return self._closed
 
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._entries)} of {self._limit} candidates"
+        return f"<Staging {state}>"
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -190,10 +195,11 @@ class Staging:
         return str(address) in self._entries
 
     async def __aenter__(self) -> Self:
+        self._check_open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self.close()
+        await self.close()
 
     def _snapshot(self) -> tuple[StagedEntry, ...]:
         return tuple((text, MappingProxyType(data)) for text, data in self._entries.items())

@@ -151,6 +151,11 @@ class History:
             advice=newest.advice if newest is not None and state is None else None,
         )
 
+    def has_told(self, peer: Peer, error: BaseException) -> bool:
+        """Whether the newest line of `peer` is about this very error."""
+        pages = self._find(_name(peer))
+        return pages is not None and pages.lines[-1][1].fields.get("error") is error
+
     def forget(self, peer: Peer) -> None:
         """Drop all lines of `peer`."""
         name = _name(peer)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 from covey._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from covey.discovery.channel import Channel, PeerFound, topic_of
+    from covey.discovery.channel import Channel, PeerFound
     from covey.discovery.dns import DnsDiscovery
     from covey.discovery.membership import FirstRound, Membership
+    from covey.discovery.names import topic_hash
     from covey.discovery.source import Report, Source, Timing, Wanted
     from covey.discovery.static_peers import StaticPeers
 
@@ -17,13 +18,13 @@ _HOMES: Final = {
     "covey.discovery.channel": (
         "Channel",
         "PeerFound",
-        "topic_of",
     ),
     "covey.discovery.dns": ("DnsDiscovery",),
     "covey.discovery.membership": (
         "FirstRound",
         "Membership",
     ),
+    "covey.discovery.names": ("topic_hash",),
     "covey.discovery.source": (
         "Report",
         "Source",
@@ -47,5 +48,5 @@ __all__ = [
     "StaticPeers",
     "Timing",
     "Wanted",
-    "topic_of",
+    "topic_hash",
 ]

@@ -1,6 +1,6 @@
 """Discovery by name: rounds of every source for every joined name, and what they find.
 
-A name becomes a topic of 20 bytes, a topic is announced and looked up by each source that is
+A name becomes a hash of 20 bytes, the hash is announced and looked up by each source that is
 switched on, round after round, and each peer found is told once per while.
 
 Source: `discovery-swarm.md` sections 1, 10 and 11; discovery-channel 5.5.1.
@@ -9,16 +9,16 @@ Source: `discovery-swarm.md` sections 1, 10 and 11; discovery-channel 5.5.1.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import random as random_module
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, Self, TypeAlias
+from typing import Final, Literal, Self
 
 from covey.discovery.membership import FirstRound, Membership
+from covey.discovery.names import Hash, Name, name_bytes, topic_hash
 from covey.discovery.source import Source, Wanted
 from covey.errors import ClosedError, CoveyError, UsageError
 from covey.events import EventStream, Subscription
@@ -28,39 +28,23 @@ logger = logging.getLogger("covey.discovery.channel")
 
 REPEAT_AFTER: Final = 45.0
 """Seconds before a peer is told again: shorter than a round, so that each round may renew it."""
-TOPIC_BYTES: Final = 20
 
-Name: TypeAlias = bytes | str
-Hash: TypeAlias = Callable[[bytes], bytes]
-
-__all__ = ["REPEAT_AFTER", "Channel", "FirstRound", "Membership", "PeerFound", "topic_of"]
+__all__ = ["REPEAT_AFTER", "Channel", "FirstRound", "Membership", "PeerFound"]
 
 
 @dataclass(frozen=True, slots=True)
 class PeerFound:
-    """`source` says that a peer of the joined `name` listens at `host`:`port`. Not verified."""
+    """`source` says that a peer of a topic listens at `host`:`port`. Not verified.
+
+    `name` is what was joined, `hash` the up to 20 bytes announced for it.
+    """
 
     name: bytes
-    topic: bytes
+    hash: bytes
     host: str
     port: int
     source: str
     type: Literal["peer"] = "peer"
-
-
-def topic_of(name: Name, hash: Hash | Literal[False] | None = None) -> bytes:  # noqa: A002
-    """The topic of a name: SHA-1 by default, `hash(name)` or, with False, the name itself.
-
-    Cut to 20 bytes; a shorter result stays short. Raises `UsageError` when it is empty.
-    """
-    raw = name.encode() if isinstance(name, str) else bytes(name)
-    if hash is None:
-        # Not for safety: whoever can guess a name finds its peers, whatever the hash.
-        return hashlib.sha1(raw, usedforsecurity=False).digest()
-    topic = (raw if hash is False else bytes(hash(raw)))[:TOPIC_BYTES]
-    if not topic:
-        raise UsageError("the topic of a name cannot be empty")
-    return topic
 
 
 class _Entry:
@@ -83,6 +67,8 @@ class Channel:
 
     `random` (0 to 1), `clock` (monotonic seconds) and `sleep` can be replaced. A peer is told
     again by the same or another source only after `repeat_after` seconds.
+
+    After `close` every method but `close` raises `ClosedError`; `sources` stays readable.
     """
 
     def __init__(
@@ -110,7 +96,13 @@ class Channel:
                 raise UsageError(f"two sources are called {source.name!r}")
             self._entries[source.name] = _Entry(source)
 
+    def __repr__(self) -> str:
+        sources = ", ".join(name for name, on in self.sources.items() if on) or "no source"
+        state = "closed" if self._closing is not None else f"{len(self._members)} joined"
+        return f"<discovery.Channel {state}, {sources}>"
+
     async def __aenter__(self) -> Self:
+        self._check_open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -130,16 +122,17 @@ class Channel:
 
         The first round starts at once. Joining the same name with the same port again gives the
         same membership and so the same first round. Raises `UsageError` when there is no port to
-        announce, `ClosedError` after `close()`.
+        announce or no name, `TypeError` for a name that is neither `str` nor `bytes`, `ClosedError`
+        after `close()`.
         """
         self._check_open()
         if announce and (port is None or not 0 < port <= 65535):
             raise UsageError(f"a port from 1 to 65535 is needed to announce, not {port}")
-        raw = name.encode() if isinstance(name, str) else bytes(name)
+        raw = name_bytes(name)
         key = (raw, (port or 0) if announce else 0)
         member = self._members.get(key)
         if member is None:
-            wanted = Wanted(raw, topic_of(raw, hash), key[1] or None)
+            wanted = Wanted(raw, topic_hash(raw, hash), key[1] or None)
             asked = [entry.source.name for entry in self._entries.values() if entry.on]
             member = Membership(wanted, asked, self._leave_member)
             self._members[key] = member
@@ -154,7 +147,7 @@ class Channel:
         the one that announces it; 0 is the one that only looks up.
         """
         self._check_open()
-        raw = name.encode() if isinstance(name, str) else bytes(name)
+        raw = name_bytes(name)
         leaving = [
             member
             for (at, key), member in self._members.items()
@@ -166,6 +159,7 @@ class Channel:
 
     def list(self) -> list[tuple[bytes, int]]:
         """The memberships: name and announced port, 0 for those that only look up."""
+        self._check_open()
         return list(self._members)
 
     # Sources
@@ -206,6 +200,7 @@ class Channel:
 
     def listen(self, *, backlog: int | None = None) -> Subscription[PeerFound]:
         """Peers found from now on, for one reader."""
+        self._check_open()
         return self._events.listen(backlog=backlog)
 
     async def close(self) -> None:
@@ -281,8 +276,8 @@ class Channel:
         del self._members[key]
         for entry in self._entries.values():
             self._stop(entry, member)
-        if not any(other.topic == member.topic for other in self._members.values()):
-            self._told.pop(member.topic, None)
+        if not any(other.hash == member.hash for other in self._members.values()):
+            self._told.pop(member.hash, None)
         member._ended(ClosedError(f"left {member.name!r} before its first round was over"))
 
     def _shut(self, entry: _Entry) -> None:
@@ -306,21 +301,21 @@ class Channel:
     # Results
 
     def _reporter(self, source: str) -> Callable[[bytes, str, int], None]:
-        def report(topic: bytes, host: str, port: int) -> None:
-            self._report(source, topic, host, port)
+        def report(hashed: bytes, host: str, port: int) -> None:
+            self._report(source, hashed, host, port)
 
         return report
 
-    def _report(self, source: str, topic: bytes, host: str, port: int) -> None:
-        names = {member.name: None for member in self._members.values() if member.topic == topic}
-        if not names or not self._entries[source].on or not self._is_news(topic, (host, port)):
+    def _report(self, source: str, hashed: bytes, host: str, port: int) -> None:
+        names = {member.name: None for member in self._members.values() if member.hash == hashed}
+        if not names or not self._entries[source].on or not self._is_news(hashed, (host, port)):
             return
         for name in names:
-            self._events.publish(PeerFound(name, topic, host, port, source))
+            self._events.publish(PeerFound(name, hashed, host, port, source))
 
-    def _is_news(self, topic: bytes, peer: tuple[str, int]) -> bool:
-        """Whether the peer was not told lately; remembers it, of each topic a bounded number."""
-        told = self._told.setdefault(topic, OrderedDict())
+    def _is_news(self, hashed: bytes, peer: tuple[str, int]) -> bool:
+        """Whether the peer was not told lately; remembers it, of each hash a bounded number."""
+        told = self._told.setdefault(hashed, OrderedDict())
         now = self._clock()
         last = told.get(peer)
         if last is not None and now - last < self._repeat_after:

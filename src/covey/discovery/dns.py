@@ -75,17 +75,17 @@ class MulticastRole:
 
     async def round(self, wanted: Wanted) -> None:
         """Ask on every interface; raises `DiscoveryError` when none of them takes a datagram."""
-        self._members.setdefault(wanted.topic, set()).add(wanted.port)
-        self._node.want(wanted.topic)
+        self._members.setdefault(wanted.hash, set()).add(wanted.port)
+        self._node.want(wanted.hash)
         if wanted.port is not None:
-            self._node.announce(wanted.topic, wanted.port)
+            self._node.announce(wanted.hash, wanted.port)
         # An interface may have an address and yet be down: then this machine still hears itself.
         failure: OSError | None = None
         for ways in (self._socket.sending, self._socket.joined):
             sent = False
             for interface in ways:
                 try:
-                    self._ask(wanted.topic, interface)
+                    self._ask(wanted.hash, interface)
                     sent = True
                 except OSError as error:
                     failure = error
@@ -96,13 +96,13 @@ class MulticastRole:
 
     def leave(self, wanted: Wanted) -> None:
         """Answer for this membership no longer; nothing is sent, the wire has no word for it."""
-        members = self._members.get(wanted.topic, set())
+        members = self._members.get(wanted.hash, set())
         members.discard(wanted.port)
         if wanted.port is not None:
-            self._node.unannounce(wanted.topic, wanted.port)
+            self._node.unannounce(wanted.hash, wanted.port)
         if not members:
-            self._members.pop(wanted.topic, None)
-            self._node.forget(wanted.topic)
+            self._members.pop(wanted.hash, None)
+            self._node.forget(wanted.hash)
 
     async def close(self) -> None:
         """Leave the group."""

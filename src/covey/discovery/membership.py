@@ -42,9 +42,9 @@ class Membership:
         return self.wanted.name
 
     @property
-    def topic(self) -> bytes:
+    def hash(self) -> bytes:
         """What the sources look for: up to 20 bytes."""
-        return self.wanted.topic
+        return self.wanted.hash
 
     @property
     def port(self) -> int | None:

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 Report: TypeAlias = Callable[[bytes, str, int], None]
-"""`report(topic, host, port)`: somebody says that a peer of `topic` is there."""
+"""`report(hash, host, port)`: somebody says that a peer of the topic with that hash is there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One membership as a source sees it; `port` is announced, None only looks up."""
+    """One membership as a source sees it.
+
+    `name` is what was joined, `hash` the up to 20 bytes announced for it; `port` None only looks
+    up.
+    """
 
     name: bytes
-    topic: bytes
+    hash: bytes
     port: int | None
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from covey.discovery.names import Name, name_bytes
 from covey.discovery.source import Report, Timing, Wanted
 from covey.errors import UsageError
 
 HostPort: TypeAlias = tuple[str, int]
 Peers: TypeAlias = Iterable[HostPort]
-Name: TypeAlias = bytes | str
 
 
 class StaticPeers:
@@ -33,7 +33,7 @@ class StaticPeers:
         self._of_name: dict[bytes, list[HostPort]] = {}
         if isinstance(peers, Mapping):
             for name, some in peers.items():
-                key = name.encode() if isinstance(name, str) else bytes(name)
+                key = name_bytes(name)
                 self._of_name.setdefault(key, []).extend(map(_checked, some))
         else:
             self._everywhere.extend(map(_checked, peers))
@@ -46,7 +46,7 @@ class StaticPeers:
         """Report the peers of this name and those of every name."""
         for host, port in self._of_name.get(wanted.name, []) + self._everywhere:
             if self._report is not None:
-                self._report(wanted.topic, host, port)
+                self._report(wanted.hash, host, port)
 
     def leave(self, wanted: Wanted) -> None:
         """Nothing was announced."""

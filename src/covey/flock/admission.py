@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from covey.errors import UsageError
 from covey.flock.policy import Reason
 
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -59,22 +61,41 @@ def is_private(host: str) -> bool:
     return address is not None and (address.is_private or address.is_link_local)
 
 
+_HOST_NAME = re.compile(r"(?![\d.]+$)[^\s/:*\[\]]+")
+"""Not a check of DNS rules: it only tells a name from a mistyped address, network or pattern."""
+
+
+def _network(entry: str) -> IpNetwork | None:
+    address = parse_ip(entry)
+    try:
+        return ipaddress.ip_network(entry if address is None else address, strict=False)
+    except ValueError:
+        return None
+
+
 class Whitelist:
     """Hosts that are allowed: IP addresses, networks in CIDR form, or host names. Empty: all.
 
-    Raises `ValueError` for an entry with a `/` that is no network.
+    Raises `UsageError` for an entry that is none of these, `TypeError` for one that is no text.
     """
 
     def __init__(self, entries: Iterable[str] = ()) -> None:
         self._networks: list[IpNetwork] = []
         self._names: set[str] = set()
+        if isinstance(entries, str):
+            raise TypeError(f"a whitelist is a list of hosts, not the text {entries!r}")
         for entry in entries:
-            if "/" in entry:
-                self._networks.append(ipaddress.ip_network(entry, strict=False))
-            elif (address := parse_ip(entry)) is not None:
-                self._networks.append(ipaddress.ip_network(address))
-            else:
+            if not isinstance(entry, str):
+                raise TypeError(f"a whitelist entry is text, not {type(entry).__name__}")
+            if (network := _network(entry)) is not None:
+                self._networks.append(network)
+            elif _HOST_NAME.fullmatch(entry):
                 self._names.add(entry.lower())
+            else:
+                raise UsageError(
+                    f"{entry!r} is no whitelist entry: expected is an IP address (10.1.2.3), a "
+                    "network in CIDR form (10.0.0.0/8, fd00::/8) or a host name, without port"
+                )
 
     def __bool__(self) -> bool:
         return bool(self._networks or self._names)
@@ -90,7 +111,7 @@ class Whitelist:
 
 
 class Bans:
-    """Addresses that are not dialled, for one channel or (`name` None) for all, with the reason.
+    """Addresses that are not dialled, for one topic or (`name` None) for all, with the reason.
 
     What the application banned stays until it is lifted; of those that this node found to be
     itself the oldest are forgotten first above `limit`, because strangers can cause them.
@@ -105,7 +126,7 @@ class Bans:
         return len(self._found) + len(self._asked)
 
     def add(self, host: str, port: int, name: bytes | None, reason: Reason) -> None:
-        """Ban `host`, `port` for the channel `name`."""
+        """Ban `host`, `port` for the topic `name`."""
         key = (host, port, name)
         if reason is Reason.APPLICATION:
             self._asked[key] = reason
@@ -120,7 +141,7 @@ class Bans:
         return self._asked.pop((host, port, name), None) is not None
 
     def reason(self, host: str, port: int, name: bytes | None) -> Reason | None:
-        """Why `host`, `port` is banned for the channel, or None."""
+        """Why `host`, `port` is banned for the topic, or None."""
         for key in ((host, port, name), (host, port, None)):
             reason = self._asked.get(key) or self._found.get(key)
             if reason is not None:
@@ -142,7 +163,7 @@ class Screen:
     public_sources: frozenset[str] = frozenset()
 
     def refusal(self, name: bytes, host: str, port: int, source: str) -> tuple[Reason, str] | None:
-        """Why `host`, `port`, told by `source`, is not dialled for a channel, or None."""
+        """Why `host`, `port`, told by `source`, is not dialled for a topic, or None."""
         if (text := undialable(host, port)) is not None:
             return Reason.UNDIALABLE, text
         if not self.whitelist.allows(host):

@@ -1,4 +1,4 @@
-"""The candidates of each channel, bounded, and the queue from which they are dialled. Pure."""
+"""The candidates of each topic, bounded, and the queue from which they are dialled. Pure."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ ACTIVE = frozenset({State.CONNECTING, State.CONNECTED})
 
 @dataclass(slots=True, eq=False)
 class Candidate:
-    """One host:port found for one channel. `retries` counts failures in a row, `due` is seconds.
+    """One host:port found for one topic. `retries` counts failures in a row, `due` is seconds.
 
     `last` tells in words what happened to it last. `key` is the one that the remote must prove,
-    where the application named it. `left`: its channel was left, only its connection goes on.
+    where the application named it. `left`: its topic was left, only its connection goes on.
     """
 
     host: str
@@ -52,83 +52,81 @@ class Candidate:
 
 
 class CandidateTable:
-    """Candidates by channel: at most `per_channel` each, and `ports_per_host` ports of one host.
+    """Candidates by topic: at most `per_topic` each, and `ports_per_host` ports of one host.
 
-    A new one pushes out the channel's least recently found that is neither connected nor being
+    A new one pushes out the topic's least recently found that is neither connected nor being
     connected. `offer` returns what was pushed out, so that the caller can cancel its plans.
     """
 
-    def __init__(self, *, per_channel: int, ports_per_host: int) -> None:
-        self._per_channel = per_channel
+    def __init__(self, *, per_topic: int, ports_per_host: int) -> None:
+        self._per_topic = per_topic
         self._ports_per_host = ports_per_host
-        self._channels: dict[bytes, OrderedDict[tuple[str, int], Candidate]] = {}
+        self._topics: dict[bytes, OrderedDict[tuple[str, int], Candidate]] = {}
         self._ports: dict[tuple[bytes, str], int] = {}
 
     def __iter__(self) -> Iterator[Candidate]:
-        for channel in tuple(self._channels.values()):
-            yield from tuple(channel.values())
+        for topic in tuple(self._topics.values()):
+            yield from tuple(topic.values())
 
     def __len__(self) -> int:
-        return sum(len(channel) for channel in self._channels.values())
+        return sum(len(topic) for topic in self._topics.values())
 
     def get(self, name: bytes, host: str, port: int) -> Candidate | None:
-        """The candidate of that channel and address; it counts as found just now."""
-        channel = self._channels.get(name)
-        candidate = channel.get((host, port)) if channel else None
-        if channel and candidate:
-            channel.move_to_end((host, port))
+        """The candidate of that topic and address; it counts as found just now."""
+        topic = self._topics.get(name)
+        candidate = topic.get((host, port)) if topic else None
+        if topic and candidate:
+            topic.move_to_end((host, port))
         return candidate
 
     def at(self, host: str, port: int) -> list[Candidate]:
-        """The candidates of all channels with that address."""
-        return [
-            found for channel in self._channels.values() if (found := channel.get((host, port)))
-        ]
+        """The candidates of all topics with that address."""
+        return [found for topic in self._topics.values() if (found := topic.get((host, port)))]
 
     def of(self, name: bytes) -> list[Candidate]:
-        """The candidates of one channel, least recently found first."""
-        return list(self._channels.get(name, {}).values())
+        """The candidates of one topic, least recently found first."""
+        return list(self._topics.get(name, {}).values())
 
     def refusal(self, name: bytes, host: str) -> Reason | None:
-        """Why no further port of `host` is taken into the channel, or None."""
+        """Why no further port of `host` is taken into the topic, or None."""
         if self._ports.get((name, host), 0) >= self._ports_per_host:
             return Reason.TOO_MANY_PORTS
-        if len(self._channels.get(name, ())) >= self._per_channel and self._oldest(name) is None:
+        if len(self._topics.get(name, ())) >= self._per_topic and self._oldest(name) is None:
             return Reason.TOO_MANY_CANDIDATES
         return None
 
     def add(self, candidate: Candidate) -> Candidate | None:
         """Take in a new candidate that `refusal` let pass; returns the one pushed out, if any."""
         name, host, port = candidate.name, candidate.host, candidate.port
-        channel = self._channels.setdefault(name, OrderedDict())
-        pushed = self._oldest(name) if len(channel) >= self._per_channel else None
+        topic = self._topics.setdefault(name, OrderedDict())
+        pushed = self._oldest(name) if len(topic) >= self._per_topic else None
         if pushed is not None:
             self.remove(pushed)
-        self._channels.setdefault(name, channel)[host, port] = candidate
+        self._topics.setdefault(name, topic)[host, port] = candidate
         self._ports[name, host] = self._ports.get((name, host), 0) + 1
         return pushed
 
     def remove(self, candidate: Candidate) -> None:
         """Forget a candidate. May be called again."""
         name, host = candidate.name, candidate.host
-        channel = self._channels.get(name, OrderedDict())
-        if channel.get((host, candidate.port)) is not candidate:
+        topic = self._topics.get(name, OrderedDict())
+        if topic.get((host, candidate.port)) is not candidate:
             return
-        del channel[host, candidate.port]
+        del topic[host, candidate.port]
         self._ports[name, host] -= 1
         if not self._ports[name, host]:
             del self._ports[name, host]
-        if not channel:
-            del self._channels[name]
+        if not topic:
+            del self._topics[name]
 
     def knows(self, candidate: Candidate) -> bool:
         """Whether it was neither removed nor pushed out."""
-        channel = self._channels.get(candidate.name)
-        return channel is not None and channel.get((candidate.host, candidate.port)) is candidate
+        topic = self._topics.get(candidate.name)
+        return topic is not None and topic.get((candidate.host, candidate.port)) is candidate
 
     def _oldest(self, name: bytes) -> Candidate | None:
         """The one that a new candidate may push out."""
-        known = self._channels.get(name)
+        known = self._topics.get(name)
         return (
             next((one for one in known.values() if one.state not in ACTIVE), None)
             if known
@@ -138,12 +136,12 @@ class CandidateTable:
 
 @dataclass(slots=True)
 class DialQueue:
-    """Who is dialled next: the channels take turns, within a channel the first found goes first.
+    """Who is dialled next: the topics take turns, within a topic the first found goes first.
 
-    Taking turns keeps a flood of forged candidates in one channel from starving the others.
+    Taking turns keeps a flood of forged candidates in one topic from starving the others.
     """
 
-    _channels: OrderedDict[bytes, OrderedDict[Candidate, None]] = field(default_factory=OrderedDict)
+    _topics: OrderedDict[bytes, OrderedDict[Candidate, None]] = field(default_factory=OrderedDict)
     _length: int = 0
 
     def __len__(self) -> int:
@@ -151,29 +149,29 @@ class DialQueue:
 
     def push(self, candidate: Candidate) -> None:
         """Queue a candidate; one that waits already keeps its place."""
-        channel = self._channels.setdefault(candidate.name, OrderedDict())
-        if candidate not in channel:
-            channel[candidate] = None
+        topic = self._topics.setdefault(candidate.name, OrderedDict())
+        if candidate not in topic:
+            topic[candidate] = None
             self._length += 1
 
     def remove(self, candidate: Candidate) -> bool:
         """Take a candidate out of the queue; False when it was not in it."""
-        channel = self._channels.get(candidate.name)
-        if channel is None or candidate not in channel:
+        topic = self._topics.get(candidate.name)
+        if topic is None or candidate not in topic:
             return False
-        del channel[candidate]
+        del topic[candidate]
         self._length -= 1
-        if not channel:
-            del self._channels[candidate.name]
+        if not topic:
+            del self._topics[candidate.name]
         return True
 
     def pop(self) -> Candidate | None:
         """The next one to dial, or None when nobody waits."""
-        if not self._channels:
+        if not self._topics:
             return None
-        name, channel = next(iter(self._channels.items()))
-        candidate = next(iter(channel))
+        name, topic = next(iter(self._topics.items()))
+        candidate = next(iter(topic))
         self.remove(candidate)
-        if name in self._channels:
-            self._channels.move_to_end(name)
+        if name in self._topics:
+            self._topics.move_to_end(name)
         return candidate

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 from covey.address import Address
 from covey.conn.hub import Hub
 from covey.conn.staging import Staging
+from covey.conn.story import Story
 from covey.errors import AddressError, ClosedError
 from covey.events import EventStream, LiveView
-from covey.flock.admission import Whitelist, is_private
+from covey.flock.admission import Whitelist, canonical_host, is_private
 from covey.flock.candidates import Candidate
 from covey.flock.clock import Clock
 from covey.flock.events import FlockEvent, Peer
@@ -24,6 +25,17 @@ class Teller(Protocol):
 
     def tell(self, peer: Any, step: str, text: str, **fields: Any) -> None:
         """Add a line to the story of `peer`."""
+
+    def story(self, peer: Any) -> Story:
+        """All that is remembered of `peer`."""
+
+    def has_told(self, peer: Any, error: BaseException) -> bool:
+        """Whether the newest line of `peer` is about this very error."""
+
+
+def host_story(host: str) -> str:
+    """The name of the story of those who came from `host` and were refused before all else."""
+    return f"net:{canonical_host(host)}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,8 +90,12 @@ class Context:
                 address, step, text, stranger=candidate.source != "application", **fields
             )
 
+    def tell_host(self, host: str, step: str, text: str, **fields: Any) -> None:
+        """Add a line to the story of somebody who came and was not let in: only its host counts."""
+        self.history.tell(host_story(host), step, text, stranger=True, via="incoming", **fields)
+
     def stage(self, candidate: Candidate, alike: Iterable[Candidate] = ()) -> None:
-        """Show a candidate in the staging pool; `alike` have the same address, in any channel."""
+        """Show a candidate in the staging pool; `alike` have the same address, in any topic."""
         address = self.address(candidate)
         kind = "lan" if is_private(candidate.host) else "internet"
         data = {

@@ -45,6 +45,10 @@ class _Dialler:
         """Dial with the flock's own connection timeout."""
         return await self._endpoint.dial(address, observer=observer, timeout=self._connect_timeout)
 
+    def check(self, address: Address) -> None:
+        """Raise for what can never be dialled."""
+        self._endpoint.check(address)
+
 
 class Door:
     """Listens, admits, accepts and dials; `open` must be called before anything else."""
@@ -92,6 +96,7 @@ class Door:
         """Bring what comes in to `roster`."""
         self._context = context
         self._roster = roster
+        self.incoming.tell_to(context)
         if self._endpoint is None:
             self._unsubscribe = self.hub.subscribe(self._hub_told)
 
@@ -139,6 +144,7 @@ class Door:
             reason, text = Reason.MAX_CONNECTIONS, "enough peers are connected"
         else:
             return None
+        self._context.tell_host(host, "rejected", f"not accepted: {text}", reason=str(reason))
         self._publish(PeerRejected(Peer(canonical_host(host), port, None), reason, text))
         return text
 

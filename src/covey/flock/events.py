@@ -16,9 +16,9 @@ from covey.net.connection import Connection
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A candidate: where it is, for which channel, how often it failed in a row, who told.
+    """A candidate: where it is, for which topic, how often it failed in a row, who told.
 
-    `channel` is the name given to `join` (None for an incoming connection), `address` the
+    `channel` is the topic, as given to `join` (None for an incoming connection), `address` the
     multiserver address it is staged and dialled under.
     """
 
@@ -31,7 +31,7 @@ class Peer:
 
     @property
     def id(self) -> str:
-        """The original's identifier: `host:port@channel`, the channel in hexadecimal."""
+        """The original's identifier: `host:port@channel`, the topic in hexadecimal."""
         return f"{self.host}:{self.port}@{(self.channel or b'').hex()}"
 
 
@@ -40,8 +40,8 @@ class ConnectionInfo:
     """A connection or attempt: `id` is None until the remote told it.
 
     `host` and `port` are the discovered address when `initiator`, else the remote socket's.
-    `channel` is set only when `initiator`. `key` is the remote's proven public key. `stream` is
-    what the `connect` hook made of the connection.
+    `channel`, the topic, is set only when `initiator`. `key` is the remote's proven public key.
+    `stream` is what the `connect` hook made of the connection.
     """
 
     attempt: int

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from typing import Any, Literal, Self, TypeAlias, overload
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Literal, Self, TypeAlias
 
 from covey.address import Address
 from covey.conn.hub import Hub
@@ -17,6 +17,7 @@ from covey.conn.staging import Staging
 from covey.conn.story import Story
 from covey.discovery.channel import Channel, PeerFound
 from covey.discovery.dns import DnsDiscovery
+from covey.discovery.names import Hash, Name, name_bytes, topic_hash
 from covey.errors import ClosedError, CoveyError, UsageError
 from covey.events import EventStream, LiveSubscription, LiveView, Subscription
 from covey.flock import policy
@@ -31,17 +32,15 @@ from covey.flock.events import (
 )
 from covey.flock.hooks import ConnectHook, StreamHook
 from covey.flock.outcomes import Outcomes
-from covey.flock.policy import NameHash
 from covey.flock.pursuit import Pursuit
 from covey.flock.records import Handler, Hooks
 from covey.flock.roster import Roster
 from covey.flock.topic import Topic
-from covey.flock.view import FlockEntry, explain, flock_entries
+from covey.flock.view import FlockEntry, explain, explain_key, flock_entries
 from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.net.connection import Connection
 
-Name: TypeAlias = bytes | str
 PeerPlace: TypeAlias = int | str | tuple[str, int] | Address
 """A port of 127.0.0.1, a multiserver address, or host and port."""
 
@@ -50,7 +49,12 @@ class Flock:
     """Peers by topic: discovered, staged, dialled, one connection each, retried when lost.
 
     `handler(connection)` runs once per connected peer; the connection is closed when it returns.
-    What it raises is logged and published, and ends that connection only.
+    What it raises is logged and published, and ends that connection only. A plain function, whose
+    result cannot be awaited, takes the connection over: it stays open when the function returns.
+
+    Without a handler it stays open as well, for whoever takes it from the `connection` event or
+    from `connections`, until that user or the remote ends it. What nobody reads waits in it, at
+    most `Limits.read_backlog` bytes; then the remote has to wait.
 
     `hub`, `staging`, `channel` that are given are used and left open; others are made and closed
     by the flock. `handshake` is `noise` (default) or `plain` (old swarms; its ids are claims).
@@ -59,6 +63,8 @@ class Flock:
     `max_connections` (0: only `Limits`) counts both directions. `hash` makes topics of names
     (False: the name itself). `discovery` False asks nobody: peers come by `add_peer`. `host` is
     where to listen (None: everywhere). No private addresses are taken from `public_sources`.
+
+    After `close` every method but `close` raises `ClosedError`; properties stay readable.
     """
 
     def __init__(
@@ -75,7 +81,7 @@ class Flock:
         limits: Limits | None = None,
         whitelist: Iterable[str] = (),
         max_connections: int = 0,
-        hash: NameHash | Literal[False] | None = None,  # noqa: A002 - the original's option
+        hash: Hash | Literal[False] | None = None,  # noqa: A002 - the original's option
         host: str | None = None,
         stream: StreamHook | None = None,
         connect: ConnectHook | None = None,
@@ -124,7 +130,7 @@ class Flock:
             history=self.hub.history,
             limits=limits,
             events=EventStream(backlog=limits.event_backlog),
-            live=LiveView(self.entries),
+            live=LiveView(self._entries),
             **settings,
         )
 
@@ -149,6 +155,12 @@ class Flock:
         self._roster.report_to(Outcomes(context, self._pursuit))
         door.open(context, self._roster)
         self._unsubscribe = self.channel.subscribe(self._peer_found)
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<Flock closed>"
+        at = "not listening" if self.address is None else f"at {_shown(self.address)}"
+        return f"<Flock {at}, {len(self._topics)} topics, {self.connected} connected>"
 
     async def __aenter__(self) -> Self:
         self._check_open()
@@ -196,7 +208,7 @@ class Flock:
 
     @property
     def topics(self) -> tuple[Topic, ...]:
-        """The joined channels."""
+        """The joined topics."""
         return tuple(self._topics.values())
 
     @property
@@ -206,42 +218,32 @@ class Flock:
 
     # Joining
 
-    @overload
-    def listen(self) -> Subscription[FlockEvent]: ...
-    @overload
-    def listen(self, port: int, *, host: str | None = None) -> Awaitable[tuple[str, int]]: ...
-    def listen(
-        self, port: int | None = None, *, host: str | None = None
-    ) -> Subscription[FlockEvent] | Awaitable[tuple[str, int]]:
-        """With a port (0: any free one) `listen_on`, as in the original; without, the events."""
-        if port is None:
-            return self._context.events.listen()
-        return self.listen_on(host, port)
-
     async def listen_on(self, host: str | None = None, port: int = 0) -> tuple[str, int]:
-        """Accept connections; returns host and port. The first `join` does it if nobody did.
+        """Accept connections: the original's `listen(port)`. Returns host and port.
 
-        `host` None is the one given to the flock. Raises `ConnectError` when it fails, which is
-        also told as an `error` event, and `UsageError` when it listens at another port already.
+        The first `join` does it if nobody did. `port` 0 is any free one, `host` None the one given
+        to the flock. Raises `ConnectError` when it fails, which is also told as an `error` event,
+        and `UsageError` when it listens at another port already.
         """
         self._check_open()
         return await self._door.listen_on(host, port)
 
     async def join(self, name: Name, *, announce: bool = True, lookup: bool = True) -> Topic:
-        """Join a channel: announce this flock under `name`, look for others, or both.
+        """Join a topic: announce this flock under `name`, look for others, or both.
 
-        Listens first if nobody called `listen`. Joining again returns the same `Topic`, and
+        Listens first if nobody called `listen_on`. Joining again returns the same `Topic`, and
         changes how it is joined if that differs. Returns when the first round has begun;
-        `await topic.flushed()` waits for its end. Raises `ConnectError` when listening fails and
-        `ClosedError` when the channel is left, or the flock closed, meanwhile.
+        `await topic.flushed()` waits for its end. Raises `UsageError` for an empty name,
+        `TypeError` for one that is neither `str` nor `bytes`, `ConnectError` when listening fails
+        and `ClosedError` when the topic is left, or the flock closed, meanwhile.
         """
         self._check_open()
         if not (announce or lookup):
             raise UsageError("join announces, looks up, or both")
-        raw = policy.name_bytes(name)
+        raw = name_bytes(name)
         topic = self._topics.get(raw)
         if topic is None:
-            topic = Topic(self, raw, policy.topic_of(raw, self._hash))
+            topic = Topic(self, raw, topic_hash(raw, self._hash))
             self._topics[raw] = topic
         if topic.change(announce=announce, lookup=lookup):
             start = asyncio.create_task(self._start(topic), name=f"flock join {raw!r}")
@@ -269,13 +271,13 @@ class Flock:
             topic.end(error)
 
     def leave(self, name: Name) -> bool:
-        """Leave a channel, however it was joined; False when it was not.
+        """Leave a topic, however it was joined; False when it was not.
 
         Its queue, retries and dials are cancelled; connections stay. A `join` or `flushed` that
         still waits gets `ClosedError`.
         """
         self._check_open()
-        raw = policy.name_bytes(name)
+        raw = name_bytes(name)
         topic = self._topics.pop(raw, None)
         if topic is not None:
             topic.end(ClosedError(f"left {raw!r}"))
@@ -285,25 +287,25 @@ class Flock:
     # Peers
 
     def add_peer(self, name: Name, peer: PeerPlace) -> bool:
-        """Dial a peer for a channel, which need not be joined; False when that is refused.
+        """Dial a peer for a topic, which need not be joined; False when that is refused.
 
         A ban by `remove_peer` is lifted; one because it is this node itself is not. A refusal is
         told as `peer-rejected`: whitelist, banned, duplicate, and what `Reason` lists.
         """
         self._check_open()
-        raw, (host, port, key) = policy.name_bytes(name), _place(peer)
+        raw, (host, port, key) = name_bytes(name), _place(peer)
         self._pursuit.lift(raw, host, port)
         return self._pursuit.found(raw, host, port, "application", key)
 
     def remove_peer(self, name: Name, peer: PeerPlace) -> None:
-        """Never dial this address for the channel again, until `add_peer` names it.
+        """Never dial this address for the topic again, until `add_peer` names it.
 
         A connection that is open stays, and the peer may still connect to us: an address says
         nothing about where a peer comes from. Use the whitelist to keep hosts out.
         """
         self._check_open()
         host, port, _ = _place(peer)
-        self._pursuit.ban(policy.name_bytes(name), host, port)
+        self._pursuit.ban(name_bytes(name), host, port)
 
     def explain(self, peer: PeerPlace | bytes | Peer) -> Story:
         """What is remembered of a peer (place, address or key), and what comes next."""
@@ -311,7 +313,7 @@ class Flock:
         if isinstance(peer, Peer):
             peer = (peer.host, peer.port)
         if isinstance(peer, bytes) or (isinstance(peer, Address) and peer.host is None):
-            return self.hub.explain(peer)
+            return explain_key(self._context, self._pursuit, self._roster, peer)
         host, port, key = _place(peer)
         return explain(
             self._context, self._pursuit, self._roster, (canonical_host(host), port), key
@@ -319,6 +321,10 @@ class Flock:
 
     def entries(self) -> tuple[FlockEntry, ...]:
         """Every candidate, then the peers that connected to us from elsewhere."""
+        self._check_open()
+        return self._entries()
+
+    def _entries(self) -> tuple[FlockEntry, ...]:
         return flock_entries(self._context, self._pursuit, self._roster)
 
     def live_entries(self) -> LiveSubscription[tuple[FlockEntry, ...]]:
@@ -327,6 +333,11 @@ class Flock:
         return self._context.live.listen()
 
     # Events
+
+    def listen(self) -> Subscription[FlockEvent]:
+        """Events from now on, bounded by `limits.event_backlog`."""
+        self._check_open()
+        return self._context.events.listen()
 
     def subscribe(self, callback: Callable[[FlockEvent], object]) -> Callable[[], None]:
         """Call `callback` with each event as it happens; returns the function that stops it."""
@@ -344,7 +355,7 @@ class Flock:
     # The end
 
     async def close(self) -> None:
-        """Leave every channel and close what the flock made. May be called again.
+        """Leave every topic and close what the flock made. May be called again.
 
         Tells the end of every connection, then `close`; returns when no task, timer or socket of
         the flock is left. What was given at the start stays open.
@@ -366,9 +377,7 @@ class Flock:
         await self._door.close()
         await self._roster.close()
         for owned in reversed(self._owned):
-            closing = owned.close()
-            if closing is not None:
-                await closing
+            await owned.close()
         self._publish(FlockClosed())
         self._context.events.close()
         self._context.live.close()
@@ -376,6 +385,11 @@ class Flock:
     def _check_open(self) -> None:
         if self._closing is not None:
             raise ClosedError("this flock is closed")
+
+
+def _shown(place: tuple[str, int]) -> str:
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _own_channel(discovery: bool, limits: Limits) -> Channel:

@@ -1,4 +1,4 @@
-"""What the flock decides, as functions over data: retries, topics, identities, duplicates.
+"""What the flock decides, as functions over data: retries, identities, duplicates.
 
 Nothing here reads a clock, opens a socket or draws a random number; the shell in `flock.py` asks
 and obeys. The numbers and the reference's rules are those of discovery-swarm 6.1.0.
@@ -6,7 +6,6 @@ and obeys. The numbers and the reference's rules are those of discovery-swarm 6.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,12 +27,9 @@ HOLD = 1.0
 """Seconds that a redundant connection is kept open in case the remote ends the other one."""
 SILENCE = 18.0
 """Seconds without a byte after which a connection that sends keep-alives every 15 is dead."""
-TOPIC_SIZE = 20
-"""Bytes of a topic; what is longer is cut (discovery-swarm), what is shorter stays short."""
 
 Kind: TypeAlias = Literal["tcp", "utp"]
 Loser: TypeAlias = Literal["existing", "new"]
-NameHash: TypeAlias = Callable[[bytes], bytes]
 
 
 class Reason(StrEnum):
@@ -59,30 +55,9 @@ def retry_wait(failures: int) -> float | None:
     return RETRY_WAITS[failures - 1] if failures <= len(RETRY_WAITS) else None
 
 
-def name_bytes(name: bytes | str) -> bytes:
-    """A channel name as bytes; text is UTF-8."""
-    return name.encode() if isinstance(name, str) else bytes(name)
-
-
-def sha1(name: bytes) -> bytes:
-    """The reference's name hash. Not a secret: a name that can be guessed can be found."""
-    return hashlib.sha1(name, usedforsecurity=False).digest()
-
-
-def topic_of(name: bytes | str, hash: NameHash | Literal[False] | None = None) -> bytes:  # noqa: A002 - the original's option name
-    """The at most 20 bytes under which a channel is announced.
-
-    `hash` replaces SHA-1; False takes the name itself, as upper layers do that pass a key.
-    """
-    data = name_bytes(name)
-    if hash is False:
-        return data[:TOPIC_SIZE]
-    return bytes((hash or sha1)(data))[:TOPIC_SIZE]
-
-
-def peer_key(id: bytes, channel: bytes | None = None) -> str:  # noqa: A002 - the original's word
-    """What ids are compared by: hexadecimal text, and `@channel` where a stream names one."""
-    return id.hex() if channel is None else f"{id.hex()}@{channel.hex()}"
+def peer_key(id: bytes, topic: bytes | None = None) -> str:  # noqa: A002 - the original's word
+    """What ids are compared by: hexadecimal text, and `@topic` where a stream names one."""
+    return id.hex() if topic is None else f"{id.hex()}@{topic.hex()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

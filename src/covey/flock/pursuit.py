@@ -38,7 +38,7 @@ class Pursuit:
     """Decides whom to dial when, by the rules in `policy`, `admission` and `candidates`.
 
     `dial(candidate, watch)` makes the connection; with `share` one connection to an address
-    serves all channels that know it.
+    serves all topics that know it.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Pursuit:
         self._bans = screen.bans
         self._share = share
         self._table = CandidateTable(
-            per_channel=limits.max_candidates, ports_per_host=limits.max_ports_per_host
+            per_topic=limits.max_candidates, ports_per_host=limits.max_ports_per_host
         )
         self._queue = DialQueue()
         self._gate = DialGate(context, self.kick)
@@ -79,11 +79,11 @@ class Pursuit:
         return len(self._attempts)
 
     def candidates(self) -> list[Candidate]:
-        """All candidates of all channels."""
+        """All candidates of all topics."""
         return list(self._table)
 
     def at(self, host: str, port: int) -> list[Candidate]:
-        """The candidates of all channels with that address."""
+        """The candidates of all topics with that address."""
         return self._table.at(host, port)
 
     # Found, banned, left
@@ -110,7 +110,7 @@ class Pursuit:
         if self._is_served(candidate):
             return False
         text = f"found by {source}"
-        self._context.tell(candidate, "found", text, source=source, channel=name)
+        self._context.tell(candidate, "found", text, source=source, topic=name)
         self._context.stage(candidate, self._table.at(candidate.host, candidate.port))
         candidate.state = State.QUEUED
         self._queue.push(candidate)
@@ -119,7 +119,7 @@ class Pursuit:
         return True
 
     def ban(self, name: bytes, host: str, port: int) -> None:
-        """Dial it no more for this channel; a connection that is open stays."""
+        """Dial it no more for this topic; a connection that is open stays."""
         host = canonical_host(host)
         self._bans.add(host, port, name, Reason.APPLICATION)
         candidate = self._table.get(name, host, port)
@@ -134,23 +134,24 @@ class Pursuit:
         return self._bans.lift(canonical_host(host), port, name)
 
     def leave(self, name: bytes) -> None:
-        """Cancel the queue, the retries and the dials of a channel; connections stay."""
+        """Cancel the queue, the retries and the dials of a topic; connections stay."""
         for candidate in self._table.of(name):
             if candidate.state is State.CONNECTED:
                 candidate.left = True
             else:
                 self._forget(candidate)
+                self._context.tell(candidate, "left", "its topic was left")
         self.kick()
 
     def _refusal(self, name: bytes, host: str, port: int, source: str) -> tuple[Reason, str] | None:
-        """Why an address is not taken into the channel now."""
+        """Why an address is not taken into the topic now."""
         if (refusal := self._screen.refusal(name, host, port, source)) is not None:
             return refusal
         if not self._context.address_of(host, port):
             return Reason.UNDIALABLE, f"no address names {host!r}"
         candidate = self._table.get(name, host, port)
         if candidate is not None:
-            candidate.left = False  # a channel that was left can only be told of when joined again
+            candidate.left = False  # a topic that was left can only be told of when joined again
             text = f"it is {candidate.state} already"
             return (Reason.DUPLICATE, text) if candidate.pending else None
         full = self._table.refusal(name, host)
@@ -165,6 +166,7 @@ class Pursuit:
         pushed = self._table.add(candidate)
         if pushed is not None:
             self._forget(pushed)
+            self._context.tell(pushed, "pushed-out", "newer candidates took its place")
 
     def _forget(self, candidate: Candidate) -> None:
         """Drop every plan that involves a candidate."""
@@ -207,11 +209,11 @@ class Pursuit:
                 self._start(candidate)
 
     def _is_served(self, candidate: Candidate) -> bool:
-        """Whether its address is connected already, for another channel."""
+        """Whether its address is connected already, for another topic."""
         if State.CONNECTED not in self._states_alike(candidate):
             return False
         candidate.state = State.CONNECTED
-        self._reject(candidate, Reason.DUPLICATE, "connected already, for another channel")
+        self._reject(candidate, Reason.DUPLICATE, "connected already, for another topic")
         return True
 
     def _states_alike(self, candidate: Candidate) -> set[State]:
@@ -285,8 +287,7 @@ class Pursuit:
         wait = policy.retry_wait(candidate.retries)
         if isinstance(error, AddressError):
             wait = None  # the same address will not become valid
-        text = str(error) if error is not None else "the connection ended"
-        self._context.tell(candidate, "failed", text, error=error)
+        self._tell_failure(candidate, error)
         if wait is None:
             self._context.tell(
                 candidate, "dropped", f"given up after {candidate.retries} failures", error=error
@@ -305,6 +306,12 @@ class Pursuit:
         due = candidate.due
         self._timers[candidate] = self._context.clock.call_at(due, lambda: self._retry(candidate))
 
+    def _tell_failure(self, candidate: Candidate, error: Exception | None) -> None:
+        """Tell what the hub did not see; it tells its own dials and the end of its sessions."""
+        address = self._context.address(candidate)
+        if error is not None and not self._context.history.has_told(address, error):
+            self._context.tell(candidate, "failed", str(error), error=error)
+
     def connected(self, candidates: list[Candidate]) -> None:
         """One peer is connected, and these led to it; so do others with the same addresses."""
         for candidate in [one for led in candidates for one in self._alike(led)]:
@@ -320,7 +327,7 @@ class Pursuit:
     ) -> None:
         """The connection of a peer ended; with `origin`, which this side dialled, try again.
 
-        When its channel was left, another channel that knows the address takes over.
+        When its topic was left, another topic that knows the address takes over.
         """
         for candidate in [one for led in candidates for one in self._alike(led)]:
             if candidate.state is State.CONNECTED:

@@ -16,7 +16,8 @@ from covey.flock.hooks import ConnectHook, StreamHook
 from covey.flock.policy import Link
 from covey.net.connection import Connection
 
-Handler = Callable[[Any], Awaitable[object]]
+Handler = Callable[[Any], Awaitable[object] | object]
+"""What runs on a connection: a coroutine function for as long as it lasts, or a plain function."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,7 @@ from covey.flock.events import (
     PeerRejected,
     RedundantConnection,
 )
-from covey.flock.hooks import StreamHook, StreamIdentity
+from covey.flock.hooks import StreamHook, StreamIdentity, outcome
 from covey.flock.policy import Cause, Link, Reason
 from covey.flock.records import Handler, Hooks, Record, RosterOwner, Stage
 from covey.flock.registry import Outcome, Registry
@@ -132,9 +133,9 @@ class Roster:
         connection, info = record.connection, record.info
         try:
             async with asyncio.timeout(self._hooks.timeout):
-                told = await stream(connection, info)
+                told = await outcome(stream(connection, info))
                 if self._hooks.connect is not None:
-                    made = await self._hooks.connect(connection, info)
+                    made = await outcome(self._hooks.connect(connection, info))
                     record.info = replace(record.info, stream=made)
         except TimeoutError:
             self._context.publish(HandshakeTimedOut(record.info))
@@ -190,8 +191,8 @@ class Roster:
             id=connection.id,
             type=record.info.type,
             initiator=record.info.initiator,
-            mine=policy.peer_key(mine, identity.channel),
-            theirs=policy.peer_key(theirs, identity.channel),
+            mine=policy.peer_key(mine, identity.topic),
+            theirs=policy.peer_key(theirs, identity.topic),
             opened_at=self._context.clock.now(),
             proven=proven,
         )
@@ -268,18 +269,27 @@ class Roster:
 
     async def _handle(self, handler: Handler, record: Record) -> None:
         connection = record.connection
+        taken_over = False
         try:
-            await handler(connection if record.info.stream is None else record.info.stream)
+            running = handler(connection if record.info.stream is None else record.info.stream)
+            if inspect.isawaitable(running):
+                await running
+                record.origin = None  # this side is done with the peer: no retry
+            else:
+                taken_over = True
         except asyncio.CancelledError:
             raise
         except Exception as error:
             if not (connection.closed and isinstance(error, ClosedError)):
                 logger.exception("the handler of %r failed", connection)
                 self._context.publish(HandlerFailed(connection, record.info, error))
-        else:
-            record.origin = None  # this side is done with the peer: no retry
         finally:
-            connection.start_close()
+            if taken_over:
+                record.handler = None
+                if connection.remote_ended:
+                    self._remote_ended(record)
+            else:
+                connection.start_close()
 
     # A connection ends
 

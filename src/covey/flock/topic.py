@@ -1,4 +1,4 @@
-"""What `Flock.join` returns: one joined channel."""
+"""What `Flock.join` returns: one joined topic."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 class Topic:
-    """A joined channel. `name` is what was joined, `topic` the bytes that are announced for it.
+    """A joined topic. `name` is what was joined, `hash` the up to 20 bytes announced for it.
 
     `announce` and `lookup` say how it is joined. `async with await flock.join(name)` leaves it at
     the end of the block.
     """
 
-    def __init__(self, flock: Flock, name: bytes, topic: bytes) -> None:
+    def __init__(self, flock: Flock, name: bytes, hash: bytes) -> None:  # noqa: A002
         self.name = name
-        self.topic = topic
+        self.hash = hash
         self.announce = False
         self.lookup = False
         self._flock = flock
@@ -33,7 +33,7 @@ class Topic:
 
     @property
     def left(self) -> bool:
-        """Whether the channel was left: by this object, by name, or with the whole flock."""
+        """Whether the topic was left: by this object, by name, or with the whole flock."""
         return self._left
 
     async def __aenter__(self) -> Self:
@@ -45,21 +45,21 @@ class Topic:
     async def flushed(self) -> FirstRound:
         """Wait until the first round of discovery is over: every source answered or failed.
 
-        May be awaited by many, and joining the same channel twice waits for the same round.
-        Raises the last error when every source failed, `ClosedError` when the channel was left.
+        May be awaited by many, and joining the same topic twice waits for the same round.
+        Raises the last error when every source failed, `ClosedError` when the topic was left.
         """
         membership = await asyncio.shield(self._entered)
         return await membership.first_round()
 
     def leave(self) -> None:
-        """Leave the channel; see `Flock.leave`. May be called again."""
+        """Leave the topic; see `Flock.leave`. May be called again."""
         if not self._left:
             self._flock.leave(self.name)
 
     # What the flock calls
 
     def change(self, *, announce: bool, lookup: bool) -> bool:
-        """Note how it is to be joined; True when the channel has to be told."""
+        """Note how it is to be joined; True when the discovery channel has to be told."""
         fresh = self._membership is None and not (self.announce or self.lookup)
         changed = fresh or announce != self.announce
         self.announce, self.lookup = announce, lookup
@@ -68,11 +68,11 @@ class Topic:
         return changed
 
     async def started(self) -> None:
-        """Wait until the channel was told."""
+        """Wait until the discovery channel was told."""
         await asyncio.shield(self._entered)
 
     def enter(self, membership: Membership) -> None:
-        """The channel was told; an earlier membership ends."""
+        """The discovery channel was told; an earlier membership ends."""
         earlier, self._membership = self._membership, membership
         if earlier is not None and earlier is not membership:
             earlier.leave()

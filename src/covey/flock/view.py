@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from covey.address import Address
 from covey.conn.story import Story
 from covey.flock.candidates import Candidate, State
-from covey.flock.context import Context
+from covey.flock.context import Context, host_story
 from covey.flock.events import Peer
+from covey.flock.outlook import outlook
 from covey.flock.pursuit import Pursuit
 from covey.flock.records import Record
 from covey.flock.roster import Roster
@@ -51,7 +53,7 @@ def flock_entries(context: Context, pursuit: Pursuit, roster: Roster) -> tuple[F
 def explain(
     context: Context, pursuit: Pursuit, roster: Roster, place: tuple[str, int], key: bytes | None
 ) -> Story:
-    """The hub's story of an address, with the flock's lines, state and next step."""
+    """The hub's story of a place, with the flock's lines, state and next step."""
     known = pursuit.at(*place)
     if key is None and known:
         key = known[0].key
@@ -60,17 +62,28 @@ def explain(
         if not known and (record.info.host, record.info.port) == place:
             address = str(record.connection.address)  # it came from there
     story = context.hub.explain(address)
-    state, plan = _outlook(known, context.clock.now())
-    # The hub never retries, so where the flock has a plan it knows better what comes next.
-    return replace(story, state=story.state or state, next_step=plan or story.next_step)
+    if not story.lines and story.state is None:
+        # Perhaps it came from there and was not let in; then only its host was noted.
+        of_host = context.history.story(host_story(place[0]))
+        story = replace(of_host, peer=story.peer) if of_host.lines else story
+    return _with_outlook(story, known, context, pursuit, roster)
 
 
-def _outlook(known: list[Candidate], now: float) -> tuple[str | None, str | None]:
-    """State of an address over all channels, and what happens to it next by itself."""
-    for candidate in known:
-        if candidate.state is State.WAITING and candidate.due is not None:
-            left = max(0.0, candidate.due - now)
-            return str(candidate.state), f"attempt {candidate.retries + 1} in {left:.1f} s"
-        if candidate.state is State.QUEUED:
-            return str(candidate.state), "it is dialled when its turn comes"
-    return (str(known[0].state) if known else None), None
+def explain_key(context: Context, pursuit: Pursuit, roster: Roster, key: bytes | Address) -> Story:
+    """The hub's story of a key, or of an address that names no place, in the same way."""
+    story = context.hub.explain(key)
+    places = map(Address.parse, story.addresses)
+    known = [one for at in places if at.host and at.port for one in pursuit.at(at.host, at.port)]
+    return _with_outlook(story, known, context, pursuit, roster)
+
+
+def _with_outlook(
+    story: Story, known: list[Candidate], context: Context, pursuit: Pursuit, roster: Roster
+) -> Story:
+    """What the hub is busy with it knows best; what it is not, it never retries."""
+    if story.state is not None:
+        return story
+    taken = pursuit.attempts + roster.connected + roster.pending_outgoing
+    full = "max_connections of the flock" if 0 < context.max_connections <= taken else ""
+    told = outlook(story, known, context.clock.now(), full=full)
+    return replace(story, state=told.state, next_step=told.next_step, advice=told.advice)

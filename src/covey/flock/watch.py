@@ -72,7 +72,12 @@ class IncomingWatch:
 
     def __init__(self, publish: Callable[[FlockEvent], object]) -> None:
         self._publish = publish
+        self._context: Context | None = None
         self._under_way: set[int] = set()
+
+    def tell_to(self, context: Context) -> None:
+        """Where the stories are; called once, before anybody connects."""
+        self._context = context
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -90,6 +95,10 @@ class IncomingWatch:
         """The raw connection is closed again."""
         self._under_way.discard(attempt.id)
         info = _info(attempt, None)
+        if self._context is not None:
+            text, reason = f"its handshake failed: {error}", error.code or type(error).__name__
+            told = {"reason": reason, "error": error}
+            self._context.tell_host(info.host, "handshake-failed", text, **told)
         if isinstance(error, SelfConnection):
             peer = Peer(info.host, info.port, None)
             self._publish(PeerBanned(peer, Reason.DETECTED_SELF))

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Self
 
-from covey.address import Address
+from covey.address import Address, Protocol
 from covey.errors import (
     AddressError,
     ClosedError,
@@ -141,15 +141,7 @@ class Endpoint:
         `HandshakeTimeout` or `SelfConnection`; `ClosedError` when this endpoint closes meanwhile.
         """
         self._check_open()
-        chosen = address.for_dialling(self._transports.keys(), self._handshakes.keys())
-        transport = self._transports[chosen.transport.name]
-        step = chosen.handshake
-        host, port = chosen.host, chosen.port
-        if step is None or host is None or port is None:
-            raise AddressError(f"no host, port and handshake to dial in {address}")
-        handshake = self._handshakes[step.name]
-        if handshake.check(step, self.identity):
-            raise SelfConnection(f"{address} is this very node", address=str(address))
+        transport, handshake, step, host, port = self._route(address)
         attempt = Attempt(
             next(_attempt_ids), transport.type, True, host, port, address, handshake.name
         )
@@ -162,6 +154,22 @@ class Endpoint:
         finally:
             if not pending.raw:
                 self._settle(pending, None)
+
+    def check(self, address: Address) -> None:
+        """Raise what `dial` would raise before it dials: `AddressError` or `SelfConnection`."""
+        self._route(address)
+
+    def _route(self, address: Address) -> tuple[Transport, Handshake, Protocol, str, int]:
+        """The way to the first alternative of `address` that is known here."""
+        chosen = address.for_dialling(self._transports.keys(), self._handshakes.keys())
+        transport, step = self._transports[chosen.transport.name], chosen.handshake
+        host, port = chosen.host, chosen.port
+        if step is None or host is None or port is None:
+            raise AddressError(f"no host, port and handshake to dial in {address}")
+        handshake = self._handshakes[step.name]
+        if handshake.check(step, self.identity):
+            raise SelfConnection(f"{address} is this very node", address=str(address))
+        return transport, handshake, step, host, port
 
     async def close(self) -> None:
         """Stop listening and end the handshakes under way. May be called again."""
