@@ -17,6 +17,7 @@ from covey.net.handshakes import (
     default_handshakes,
 )
 from covey.net.transports import default_transports
+from covey.wire.secret_stream import SecretStream
 from covey.wire.session import Opened, Session
 from tests.net.endpoints import HOST, dialling, listening, receive
 
@@ -123,3 +124,31 @@ def test_self_is_a_proven_key_or_a_claimed_id() -> None:
     assert not NoiseHandshake().is_self(claimed, IDENTITY)
     assert PlainHandshake().is_self(claimed, IDENTITY)
     assert not PlainHandshake().is_self(proven, IDENTITY)
+
+
+def test_a_key_made_ahead_is_used_once_and_by_its_own_role() -> None:
+    noise = NoiseHandshake()
+    firsts = set()
+    for _ in range(5):
+        session = noise.session(IDENTITY, is_initiator=True, step=None, now=0.0, limits=Limits())
+        assert isinstance(session, SecretStream)
+        session.work()  # makes the next one ahead
+        firsts.add(b"".join(session.data_to_send()))
+    assert len(firsts) == 5
+    assert len(noise._spares) == 1
+    twins = [
+        noise.session(IDENTITY, is_initiator=True, step=None, now=0.0, limits=Limits())
+        for _ in range(2)
+    ]
+    assert len({b"".join(twin.data_to_send()) for twin in twins} - firsts) == 2
+
+
+def test_a_fork_does_not_use_a_key_made_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = NoiseHandshake()
+    session = noise.session(IDENTITY, is_initiator=True, step=None, now=0.0, limits=Limits())
+    assert isinstance(session, SecretStream)
+    session.work()
+    kept = set(noise._spares.values())
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    noise.session(IDENTITY, is_initiator=True, step=None, now=0.0, limits=Limits())
+    assert set(noise._spares.values()) == kept

@@ -13,8 +13,9 @@ from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.wire.cipher import MAX_MESSAGE
 from covey.wire.noise import HandshakeResult, NoiseHandshake
-from covey.wire.secret_stream import SecretStream, stream_id
+from covey.wire.secret_stream import SecretStream
 from covey.wire.session import Ended, MessagesReceived, Opened, Session, SessionEvent, TimedOut
+from covey.wire.stream_opening import stream_id
 from tests.vectors_path import load_vectors
 from tests.wire.stream_pair import (
     INITIATOR,

@@ -64,7 +64,11 @@ class Handshake(Protocol):
 
 
 class NoiseHandshake:
-    """The Hypercore secret stream, Noise XX; `noise:KEY` pins the remote's key."""
+    """The Hypercore secret stream, Noise XX; `noise:KEY` pins the remote's key.
+
+    While a handshake waits for the remote, the ephemeral key of the next one is made: one for each
+    role, used once.
+    """
 
     __slots__ = ("_random_bytes", "_spares")
     name = "noise"
@@ -73,7 +77,7 @@ class NoiseHandshake:
 
     def __init__(self, *, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._random_bytes = random_bytes
-        self._spares: dict[tuple[bytes, bool], wire.NoiseHandshake] = {}
+        self._spares: dict[tuple[bytes, bool, int], wire.NoiseHandshake] = {}
 
     def check(self, step: address.Protocol, identity: Identity) -> bool:
         """The data of `step` is nothing or one 32-byte key in base64."""
@@ -93,21 +97,22 @@ class NoiseHandshake:
         limits: Limits,
     ) -> Session:
         """A secret stream that has not begun."""
-        pair = identity.key_pair
-        spare = self._spares.pop((pair.public_key, is_initiator), None)
-        if spare is None:
-            spare = self._fresh(pair, is_initiator)
+        key_pair = identity.key_pair
+        key = step.key if step is not None else None
+        kind = key_pair.public_key, is_initiator, os.getpid()  # a fork must not use it again
+        spare = self._spares.pop(kind, None) or self._fresh(key_pair, is_initiator)
 
         def make_spare() -> None:
-            self._spares[pair.public_key, is_initiator] = self._fresh(pair, is_initiator)
+            if kind not in self._spares:
+                self._spares[kind] = self._fresh(key_pair, is_initiator)
 
         return SecretStream(
-            ahead=Ahead(spare, step.key if step is not None else None, make_spare),
             is_initiator=is_initiator,
-            key_pair=identity.key_pair,
+            key_pair=key_pair,
             now=now,
             random_bytes=self._random_bytes,
-            remote_public_key=step.key if step is not None else None,
+            remote_public_key=key,
+            ahead=Ahead(spare, key, make_spare),
             limits=limits,
         )
 

@@ -259,7 +259,7 @@ class SecretStream:
     def _receive_frames(self, view: memoryview, offset: int, messages: list[bytes]) -> int:
         """Process every whole frame from `offset` on; returns where the rest begins."""
         while self._opener is None:
-            if self._unfinished:
+            if self._unfinished and offset < len(view):
                 self._finish_sending()
             body = offset + PREFIX_SIZE
             if body > len(view):
