@@ -86,8 +86,6 @@ def test_crossing_connections_leave_one_and_the_same(proven: bool) -> None:
         first, second = pair.survivors()
         assert first == second, seed
         assert len(first) == 1, seed
-        if proven:
-            assert first == [1], "the smaller key's"
 
 
 @pytest.mark.parametrize("proven", [True, False])

@@ -286,6 +286,85 @@ async def test_a_handler_outlives_its_connection_only_for_a_while() -> None:
         await asyncio.wait_for(cancelled.wait(), 5)
 
 
+async def test_a_plain_function_takes_the_connection_over() -> None:
+    taken: list[Connection] = []
+    async with (
+        quiet_flock(handler=taken.append) as (there, theirs),
+        quiet_flock(handler=lambda connection: connection.send(b"one")) as (flock, events),
+    ):
+        flock.add_peer("x", await there.listen_on())
+        await theirs.seen("connection")
+        await until(lambda: taken)
+        assert [message async for message in taken[0]] == [b"one"], "its result was awaited"
+        await events.seen("connection-closed")
+        await theirs.seen("connection-closed")
+        assert "handler-failed" not in events.types + theirs.types
+
+
+async def test_what_a_plain_function_took_over_stays_open_and_is_retried() -> None:
+    clock = HandClock()
+    async with quiet_flock(handler=lambda _: None, clock=clock) as (flock, events):
+        async with quiet_flock() as (there, theirs):
+            flock.add_peer("x", await there.listen_on())
+            ours = (await events.seen("connection")).connection
+            remote = (await theirs.seen("connection")).connection
+            await remote.send(b"ping")
+            assert await _next(ours) == b"ping"
+            assert flock.connected == 1
+        await events.seen("connection-closed")
+        assert clock.planned == [1.0]
+
+
+async def test_a_plain_function_that_fails_ends_only_its_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with quiet_flock(handler=lambda _: 1 / 0) as (flock, events), quiet_flock() as (there, _):
+        with caplog.at_level(logging.CRITICAL, logger="covey.flock"):
+            there.add_peer("x", await flock.listen_on())
+            failed = await events.seen("handler-failed")
+        assert isinstance(failed.error, ZeroDivisionError)
+        await events.seen("connection-closed")
+
+
+async def test_without_a_handler_the_connection_is_its_users_to_take_and_to_close() -> None:
+    limits = Limits(read_backlog=4096)
+    async with (
+        quiet_flock(limits=limits) as (flock, events),
+        quiet_flock(clock=HandClock()) as (there, theirs),
+    ):
+        there.add_peer("x", await flock.listen_on())
+        connection = (await events.seen("connection")).connection
+        remote = (await theirs.seen("connection")).connection
+        sending = asyncio.create_task(_flood(remote, 20_000_000))
+        await until(lambda: connection.messages_read)
+        await asyncio.sleep(0.05)
+        assert not sending.done(), "who sends without end has to wait"
+        assert flock.connections == (connection,)
+        assert len(await _next(connection)) == 1000
+        await connection.close()
+        await theirs.seen("connection-closed")
+        with pytest.raises(ClosedError):
+            await sending
+
+
+async def _flood(connection: Connection, size: int) -> None:
+    for _ in range(size // 1000):
+        await connection.send(bytes(1000))
+
+
+@pytest.mark.parametrize("made", [b"\x05" * 32, StreamIdentity(remote_id=b"\x05" * 32)])
+async def test_hooks_may_be_plain_functions(made: Any) -> None:
+    options: dict[str, Any] = {"stream": lambda connection, info: made}
+    options["connect"] = lambda connection, info: ("made of", info.initiator)
+    async with (
+        quiet_flock(id=b"\x01" * 32, **options) as (there, _),
+        quiet_flock(id=b"\x02" * 32, **options) as (flock, events),
+    ):
+        flock.add_peer("x", await there.listen_on())
+        info = (await events.seen("connection")).info
+        assert (info.id, info.stream) == (b"\x05" * 32, ("made of", True))
+
+
 async def test_a_listener_that_fails_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async with quiet_flock() as (there, _), quiet_flock() as (flock, events):
         flock.subscribe(lambda event: 1 / 0)

@@ -116,50 +116,41 @@ def _pair(
     )
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-@pytest.mark.parametrize("other_order", [(0, 1), (1, 0)])
-def test_both_sides_of_crossed_connections_keep_the_smaller_keys(
-    order: tuple[int, int], other_order: tuple[int, int]
+@pytest.mark.parametrize("outgoing_first", [True, False])
+def test_the_smaller_key_takes_the_first_of_crossed_connections_and_the_larger_waits(
+    outgoing_first: bool,
 ) -> None:
-    """Connection 0 was initiated by the smaller key, 1 by the larger; each end sees any order."""
-
-    def survivor(mine: str, sequence: tuple[int, int]) -> int:
-        theirs = LARGE if mine == SMALL else SMALL
-        links = [
-            Link(
-                id=number,
-                type="tcp",
-                initiator=(number == 0) == (mine == SMALL),
-                mine=mine,
-                theirs=theirs,
-                proven=True,
-            )
-            for number in sequence
-        ]
-        verdict = resolve_duplicate(links[0], links[1], 0.1)
-        assert not verdict.hold
-        return links[1].id if verdict.dropped == "existing" else links[0].id
-
-    assert survivor(SMALL, order) == survivor(LARGE, other_order) == 0
+    for mine in (SMALL, LARGE):
+        pair = _pair(mine=mine, existing=outgoing_first, new=not outgoing_first)
+        verdict = resolve_duplicate(*pair, 0.1)
+        assert (verdict.dropped, verdict.cause) == ("new", Cause.SIMULTANEOUS)
+        assert verdict.hold is (mine == LARGE)
 
 
-def test_an_established_connection_is_not_displaced_by_the_id_rule() -> None:
+def test_only_the_larger_keys_accepted_connection_may_still_be_replaced() -> None:
+    for mine in (SMALL, LARGE):
+        for initiator in (True, False):
+            for proven in (True, False):
+                link, _ = _pair(mine=mine, existing=initiator, new=initiator, proven=proven)
+                expected = mine == LARGE and not initiator and proven
+                assert policy.may_be_replaced(link, dialling=True) is expected
+                assert not policy.may_be_replaced(link, dialling=False)
+
+
+def test_an_established_connection_is_not_displaced() -> None:
     existing, new = _pair(mine=LARGE, existing=True, new=False, opened=0.0)
-    assert resolve_duplicate(existing, new, 0.1).dropped == "existing"
     late = resolve_duplicate(existing, new, policy.SIMULTANEOUS)
     assert (late.dropped, late.cause, late.hold) == ("new", Cause.ESTABLISHED, True)
 
 
-def test_of_two_connections_by_one_initiator_the_older_stays() -> None:
-    outgoing = resolve_duplicate(*_pair(mine=LARGE, existing=True, new=True), 0.1)
-    assert (outgoing.dropped, outgoing.cause, outgoing.hold) == (
-        "new",
-        Cause.SAME_INITIATOR,
-        False,
-    )
-    # The acceptor may have seen them in the other order, so it waits for the initiator's choice.
-    incoming = resolve_duplicate(*_pair(mine=LARGE, existing=False, new=False), 0.1)
-    assert (incoming.dropped, incoming.hold) == ("new", True)
+@pytest.mark.parametrize("initiator", [True, False])
+def test_of_two_connections_by_one_initiator_the_smaller_key_takes_the_first(
+    initiator: bool,
+) -> None:
+    for mine in (SMALL, LARGE):
+        verdict = resolve_duplicate(*_pair(mine=mine, existing=initiator, new=initiator), 0.1)
+        assert (verdict.dropped, verdict.cause) == ("new", Cause.SAME_INITIATOR)
+        assert verdict.hold is (mine == LARGE)
 
 
 def test_a_claimed_smaller_id_never_displaces_a_connection() -> None:

@@ -49,7 +49,7 @@ def test_only_a_few_connections_are_held_for_one_peer() -> None:
 
 def test_removing_what_was_replaced_does_not_touch_the_successor() -> None:
     registry = Registry()
-    old = Link(id=1, type="tcp", initiator=False, mine="01", theirs="02", proven=True)
+    old = Link(id=1, type="utp", initiator=False, mine="01", theirs="02", proven=True)
     new = Link(id=2, type="tcp", initiator=True, mine="01", theirs="02", proven=True)
     registry.offer(old, now=0.0)
     assert registry.offer(new, now=0.0).outcome is Outcome.REPLACED

@@ -43,6 +43,10 @@ class Outcomes:
         if record.origin is not None:
             self._pursuit.requeue(record.origin)
 
+    def is_dialling(self, host: str, key: bytes | None) -> bool:
+        """Ask who dials."""
+        return self._pursuit.is_dialling(host, key)
+
     def slot_free(self) -> None:
         """Somebody may be dialled."""
         self._pursuit.kick()

@@ -25,6 +25,8 @@ SIMULTANEOUS = 5.0
 """Two connections of one pair, both younger than this, were opened at the same moment."""
 HOLD = 1.0
 """Seconds that a redundant connection is kept open in case the remote ends the other one."""
+SETTLE = 1.0
+"""Seconds for which a connection that a crossing one may replace is kept from its user at most."""
 SILENCE = 18.0
 """Seconds without a byte after which a connection that sends keep-alives every 15 is dead."""
 
@@ -127,8 +129,9 @@ def resolve_duplicate(existing: Link, new: Link, now: float, silent: bool = Fals
     """Which of two connections of one pair to drop, so that both sides choose alike.
 
     A claimed id never displaces a connection (it is held, and takes over only when the existing
-    one ends). Proven keys: a `silent` connection gives way; an established one stays; of two by
-    one initiator the initiator's older stays; of two that crossed, the smaller key's stays.
+    one ends). Proven keys: a `silent` connection gives way; an established one stays; of two young
+    ones the one that was complete first at the end with the smaller key. That end knows at once;
+    the other one waits for its choice.
     """
     by_id = dropped_by_reference(existing, new)
     alike = existing.type == new.type and existing.initiator == new.initiator
@@ -140,6 +143,23 @@ def resolve_duplicate(existing: Link, new: Link, now: float, silent: bool = Fals
         return Verdict("existing", Cause.SILENT)
     if max(now - existing.opened_at, now - new.opened_at) >= SIMULTANEOUS:
         return Verdict("new", Cause.ESTABLISHED, hold=not new.initiator)
-    if alike:
-        return Verdict("new", Cause.SAME_INITIATOR, hold=not new.initiator)
-    return Verdict(by_id, Cause.SIMULTANEOUS)
+    if existing.type != new.type:
+        return Verdict(by_id, Cause.SIMULTANEOUS)
+    cause = Cause.SAME_INITIATOR if alike else Cause.SIMULTANEOUS
+    return Verdict("new", cause, hold=not chooses(new))
+
+
+def chooses(link: Link) -> bool:
+    """Whether this end takes the first of two young connections, and the other end obeys."""
+    return link.mine < link.theirs
+
+
+def may_be_replaced(link: Link, *, dialling: bool) -> bool:
+    """Whether the other end may still choose another connection than `link`, its first here.
+
+    `dialling`: this end has a dial under way that may lead to the same peer. The end that chooses
+    never waits. The other one need not where it dialled itself: a dial is complete only after the
+    other end has answered it, so had that end chosen a connection of its own, this end would know
+    that one already. It waits where it accepted: its own dial may have been complete there first.
+    """
+    return link.proven and not link.initiator and not chooses(link) and dialling

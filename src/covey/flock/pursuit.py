@@ -13,7 +13,7 @@ from covey.errors import (
     SelfConnection,
 )
 from covey.flock import policy
-from covey.flock.admission import Screen, canonical_host
+from covey.flock.admission import Screen, canonical_host, parse_ip
 from covey.flock.candidates import Candidate, CandidateTable, DialQueue, State
 from covey.flock.clock import Timer
 from covey.flock.context import Context
@@ -77,6 +77,16 @@ class Pursuit:
     def attempts(self) -> int:
         """Dials and handshakes under way."""
         return len(self._attempts)
+
+    def is_dialling(self, host: str, key: bytes | None) -> bool:
+        """Whether an attempt is under way that may lead to the peer with `key` on `host`.
+
+        Where a host name leads is not known here.
+        """
+        return any(
+            one.key in (None, key) and (one.host == host or parse_ip(one.host) is None)
+            for one in self._attempts
+        )
 
     def candidates(self) -> list[Candidate]:
         """All candidates of all topics."""
@@ -244,15 +254,15 @@ class Pursuit:
             del self._tasks[candidate]
 
     async def _attempt(self, candidate: Candidate) -> None:
-        watch = OutgoingWatch(self._context, candidate, self._attempts.discard)
+        watch = OutgoingWatch(self._context, candidate, self._attempt_over)
         try:
             connection = await self._dial(candidate, watch)
         except SelfConnection:
-            self._attempts.discard(candidate)
+            self._attempt_over(candidate)
             self.met_self(candidate)
             self.kick()
         except asyncio.CancelledError:
-            self._attempts.discard(candidate)
+            self._attempt_over(candidate)
             self.kick()
             raise
         except CoveyError as error:
@@ -263,9 +273,15 @@ class Pursuit:
         else:
             self._attempts.discard(candidate)
             await self._ring.arrive(connection, info_of(connection, candidate), candidate)
+            self._ring.settle()
+
+    def _attempt_over(self, candidate: Candidate) -> None:
+        """It brought no connection."""
+        self._attempts.discard(candidate)
+        self._ring.settle()
 
     def _end_attempt(self, candidate: Candidate, watch: OutgoingWatch, error: Exception) -> None:
-        self._attempts.discard(candidate)
+        self._attempt_over(candidate)
         if self._context.closing:
             return
         if not watch.reached:

@@ -39,6 +39,8 @@ class Stage(StrEnum):
 
     IDENTIFYING = "identifying"
     HELD = "held"
+    SETTLING = "settling"
+    """Its peer's, but a crossing connection may still replace it: its user is not told yet."""
     REGISTERED = "registered"
     ENDING = "ending"
 
@@ -80,6 +82,9 @@ class RosterOwner(Protocol):
     def no_room(self, record: Record) -> None:
         """The connection is complete, but there are enough."""
 
+    def is_dialling(self, host: str, key: bytes | None) -> bool:
+        """Whether a dial is under way that may lead to the peer with `key` on `host`."""
+
     def slot_free(self) -> None:
         """A connection ended or was registered: somebody may be dialled now."""
 
@@ -94,6 +99,9 @@ class Ring(Protocol):
     @property
     def pending_outgoing(self) -> int:
         """Dialled connections that are not their peer's yet."""
+
+    def settle(self) -> None:
+        """A dial is over: what waited for its outcome may be decided now."""
 
     async def arrive(
         self, connection: Connection, info: ConnectionInfo, origin: Candidate | None

@@ -78,6 +78,10 @@ class Registry:
         """Whether `link` still waits behind a registered one."""
         return link in self._held.get(link.theirs, ())
 
+    def holds(self, theirs: str) -> bool:
+        """Whether another connection of a peer waits behind the registered one."""
+        return bool(self._held.get(theirs))
+
     def is_registered(self, link: Link) -> bool:
         """Whether `link` is the connection of its peer."""
         return self._links.get(link.theirs) is link

@@ -11,6 +11,7 @@ from typing import Any
 
 from covey.errors import ClosedError, HandshakeError, HandshakeTimeout
 from covey.flock import policy
+from covey.flock.admission import canonical_host
 from covey.flock.candidates import Candidate
 from covey.flock.context import Context
 from covey.flock.events import (
@@ -51,6 +52,7 @@ class Roster:
         self._registry = Registry()
         self._records: dict[int, Record] = {}
         self._by_link: dict[int, Record] = {}
+        self._settling: set[Record] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def report_to(self, owner: RosterOwner) -> None:
@@ -61,13 +63,13 @@ class Roster:
 
     @property
     def connected(self) -> int:
-        """Registered connections."""
-        return len(self._registry)
+        """Peers whose connection their user has been told of."""
+        return len(self._registry) - len(self._settling)
 
     @property
     def pending(self) -> int:
         """Connections whose handshake is over, but not yet, or not any more, their peer's."""
-        waiting = (Stage.IDENTIFYING, Stage.HELD)
+        waiting = (Stage.IDENTIFYING, Stage.HELD, Stage.SETTLING)
         return sum(record.stage in waiting for record in self._records.values())
 
     @property
@@ -82,11 +84,12 @@ class Roster:
     def full(self) -> bool:
         """Whether no further peer may be connected."""
         allowed = self._context.max_connections
-        return 0 < allowed <= self.connected
+        return 0 < allowed <= len(self._registry)
 
     def registered(self) -> list[Record]:
         """The connected peers, oldest first."""
-        return [self._by_link[link.id] for link in self._registry]
+        records = [self._by_link[link.id] for link in self._registry]
+        return [record for record in records if record.stage is not Stage.SETTLING]
 
     def all(self) -> list[Record]:
         """Every connection that has not ended."""
@@ -174,7 +177,7 @@ class Roster:
             self._end(record, CloseReason.SELF)
             self._owner.met_self(record)
         elif decision.outcome is Outcome.REGISTERED:
-            self._register(record)
+            self._take(record, link)
         elif other is not None and decision.cause is not None:
             self._resolve(record, other, decision.outcome, decision.cause)
 
@@ -240,6 +243,7 @@ class Roster:
             return
         self._registry.remove(record.link)
         self._drop(record, cause)
+        self.settle()
 
     def _drop(self, record: Record, cause: Cause) -> None:
         self._end(record, CloseReason.REDUNDANT)
@@ -253,7 +257,40 @@ class Roster:
         self._context.publish(PeerRejected(peer, Reason.MAX_CONNECTIONS, text))
         self._owner.no_room(record)
 
+    def _take(self, record: Record, link: Link) -> None:
+        """It is the only connection of its peer, for now or for good."""
+        if policy.may_be_replaced(link, dialling=self._is_dialling(record)):
+            record.stage = Stage.SETTLING
+            self._settling.add(record)
+            when = self._context.clock.now() + policy.SETTLE
+            record.timer = self._context.clock.call_at(when, lambda: self._settle_late(record))
+        else:
+            self._register(record)
+
+    def _is_dialling(self, record: Record) -> bool:
+        host = canonical_host(record.info.host)
+        return self._owner.is_dialling(host, record.connection.remote_key)
+
+    def settle(self) -> None:
+        """Tell of every connection that nothing can replace any more."""
+        for record in tuple(self._settling):
+            crossing = record.timer is not None and self._is_dialling(record)
+            # Where another one is held the remote is about to end one of the two.
+            if not crossing and not self._holds_another(record):
+                self._register(record)
+
+    def _settle_late(self, record: Record) -> None:
+        record.timer = None
+        self.settle()
+
+    def _holds_another(self, record: Record) -> bool:
+        return record.link is not None and self._registry.holds(record.link.theirs)
+
     def _register(self, record: Record) -> None:
+        self._settling.discard(record)
+        if record.timer is not None:
+            record.timer.cancel()
+            record.timer = None
         record.stage = Stage.REGISTERED
         record.seen = (record.connection.bytes_read, self._context.clock.now())
         if record.origin is not None and record.origin not in record.candidates:
@@ -295,6 +332,7 @@ class Roster:
 
     def _end(self, record: Record, reason: CloseReason) -> None:
         """Close a connection that is not, or no longer, its peer's."""
+        self._settling.discard(record)
         record.stage = Stage.ENDING
         record.connection.start_close(reason)
 
@@ -303,8 +341,12 @@ class Roster:
         connection = record.connection
         if connection.closed:
             return
+        if record.stage is Stage.SETTLING and connection.messages_read:
+            self._register(record)  # what it said is for the user: the remote had chosen this one
         if record.stage is Stage.HELD:
             self._end(record, CloseReason.REMOTE_END)
+        elif record.stage is Stage.SETTLING:
+            connection.start_close(CloseReason.REMOTE_END)
         elif record.stage is Stage.REGISTERED and record.handler is None:
             with contextlib.suppress(ClosedError):
                 connection.end()  # not `close`: what was received can still be read
@@ -314,6 +356,7 @@ class Roster:
         record.finished = True
         stage, record.stage = record.stage, Stage.ENDING
         self._records.pop(record.connection.id, None)
+        self._settling.discard(record)
         if record.timer is not None:
             record.timer.cancel()
         successor = self._forget_link(record)
@@ -322,10 +365,11 @@ class Roster:
         self._context.publish(ConnectionClosed(record.info, record.connection, error))
         if stage is Stage.IDENTIFYING:
             self._owner.attempt_failed(record, error or HandshakeError("closed too early"))
-        elif stage is Stage.REGISTERED and successor is not None:
+        elif stage in (Stage.REGISTERED, Stage.SETTLING) and successor is not None:
             self._promote(successor, record)
-        elif stage is Stage.REGISTERED:
+        elif stage in (Stage.REGISTERED, Stage.SETTLING):
             self._owner.peer_lost(record)
+        self.settle()
         self._owner.slot_free()
 
     def _forget_link(self, record: Record) -> Record | None:
@@ -337,9 +381,6 @@ class Roster:
 
     def _promote(self, record: Record, ended: Record) -> None:
         """The remote ended the other connection: this one is the peer's now."""
-        if record.timer is not None:
-            record.timer.cancel()
-            record.timer = None
         record.candidates, ended.candidates = ended.candidates, []
         self._register(record)
 
