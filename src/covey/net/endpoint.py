@@ -31,6 +31,9 @@ from covey.net.waiters import Waiters
 
 logger = logging.getLogger("covey.net.endpoint")
 
+REMEMBERED_KEYS = 256
+"""Hosts and ports whose last key is kept, to multiply by it while a handshake waits."""
+
 _attempt_ids = itertools.count(1)
 
 
@@ -77,6 +80,7 @@ class Endpoint:
         self._accepted_per_host: Counter[str] = Counter()
         self._leaving: set[Pending] = set()  # dropped, their sockets about to close
         self._connections: set[Connection] = set()
+        self._last_keys: dict[HostPort, bytes] = {}
         self._settled = Waiters()
         self._closed = False
 
@@ -145,7 +149,9 @@ class Endpoint:
         attempt = Attempt(
             next(_attempt_ids), transport.type, True, host, port, address, handshake.name
         )
-        pending = self._pending(attempt, handshake, observer or self._observer)
+        pending = self._pending(
+            attempt, handshake, observer or self._observer, self._last_keys.get((host, port))
+        )
         self._dials.add(pending)
         try:
             return await pending.dial(
@@ -232,7 +238,11 @@ class Endpoint:
     # The end of handshakes
 
     def _pending(
-        self, attempt: Attempt, handshake: Handshake, observer: AttemptObserver | None
+        self,
+        attempt: Attempt,
+        handshake: Handshake,
+        observer: AttemptObserver | None,
+        likely_key: bytes | None = None,
     ) -> Pending:
         return Pending(
             attempt,
@@ -241,6 +251,7 @@ class Endpoint:
             limits=self._limits,
             observer=observer,
             settled=self._settle,
+            likely_key=likely_key,
         )
 
     def _settle(self, pending: Pending, connection: Connection | None) -> None:
@@ -254,6 +265,16 @@ class Endpoint:
         connection.on_close(self._connections.discard)
         if not connection.initiator:
             self._give_out(connection)
+        elif connection.remote_key is not None:
+            self._remember(pending.attempt, connection.remote_key)
+
+    def _remember(self, attempt: Attempt, key: bytes) -> None:
+        """Keep who answered where: the next handshake there may begin with that key in mind."""
+        where = attempt.host, attempt.port
+        self._last_keys.pop(where, None)  # the newest are last
+        self._last_keys[where] = key
+        if len(self._last_keys) > REMEMBERED_KEYS:
+            del self._last_keys[next(iter(self._last_keys))]
 
     def _give_out(self, connection: Connection) -> None:
         if self._on_connection is None:

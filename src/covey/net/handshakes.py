@@ -112,7 +112,7 @@ class NoiseHandshake:
             now=now,
             random_bytes=self._random_bytes,
             remote_public_key=key,
-            ahead=Ahead(spare, key, make_spare),
+            ahead=Ahead(spare, make_spare),
             limits=limits,
         )
 

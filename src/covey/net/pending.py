@@ -21,6 +21,7 @@ from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 from covey.net.handshakes import Handshake, Identity
 from covey.net.stream_shell import StreamShell
+from covey.wire.secret_stream import SecretStream
 from covey.wire.session import Opened
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Pending:
         "_deadline",
         "_handshake",
         "_identity",
+        "_likely_key",
         "_limits",
         "_observer",
         "_remote",
@@ -60,6 +62,7 @@ class Pending:
         limits: Limits,
         observer: AttemptObserver | None,
         settled: Callable[[Pending, Connection | None], None],
+        likely_key: bytes | None = None,
     ) -> None:
         self.attempt = attempt
         self._handshake = handshake
@@ -67,6 +70,7 @@ class Pending:
         self._limits = limits
         self._observer = observer
         self._settled = settled
+        self._likely_key = likely_key
         self._remote = (attempt.host, attempt.port)
         self._shell: StreamShell | None = None
         self._started = False
@@ -91,6 +95,8 @@ class Pending:
             now=asyncio.get_running_loop().time(),
             limits=self._limits,
         )
+        if self._likely_key is not None and isinstance(session, SecretStream):
+            session.likely_key = session.likely_key or self._likely_key
         self._remote = remote
         self._shell = StreamShell(
             session, self, limits=self._limits, keeps_alive=self._handshake.keeps_alive

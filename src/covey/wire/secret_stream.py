@@ -57,7 +57,9 @@ class SecretStream:
     With `ahead` both ends multiply at the same time instead of one after the other: the stream
     reports `WorkLeft`, so that its ephemeral key leaves before the multiplications that the rest of
     that message takes, and a remote that does the same is met halfway. The bytes are the same.
-    `pattern` and `prologue` are then those of `ahead.handshake`.
+    `pattern` and `prologue` are then those of `ahead.handshake`. An initiator multiplies by
+    `likely_key` (first the pinned one) while the responder works; who has another key is no less
+    welcome, where none is pinned, but costs that time again.
 
     The handshake, up to the remote's header frame, has the fixed budget `Limits.handshake_timeout`
     from `now` on. Keep-alive and idle timeout begin as `Limits` has them.
@@ -72,7 +74,8 @@ class SecretStream:
         "_is_initiator", "_keep_alive", "_limits", "_opener", "_out", "_partial", "_queue",
         "_queued", "_random_bytes", "_read_at", "_result_keys", "_sealer", "_sent_since_timer",
         "_timed_out", "_unfinished", "_written_at", "bytes_read", "bytes_written", "deliver_empty",
-        "handshake_hash", "messages_read", "messages_written", "public_key", "remote_public_key",
+        "handshake_hash", "likely_key", "messages_read", "messages_written", "public_key",
+        "remote_public_key",
     )  # fmt: skip
 
     def __init__(
@@ -112,6 +115,7 @@ class SecretStream:
         self._handshake: NoiseHandshake | None = None
         self._timed_out = False
         self._ahead = ahead
+        self.likely_key = remote_public_key
         self._unfinished = False
         self._handshake_deadline: float | None = now + limits.handshake_timeout
         self._idle_timeout = limits.idle_timeout
@@ -323,8 +327,8 @@ class SecretStream:
             self._events.append(WorkLeft())
         elif ahead is not None:
             self._ahead = None
-            if handshake is not None and ahead.likely_key is not None:
-                handshake.multiply_ahead(ahead.likely_key)
+            if handshake is not None and self.likely_key is not None:
+                handshake.multiply_ahead(self.likely_key)
             ahead.idle()
         return self.take_events()
 

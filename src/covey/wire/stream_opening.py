@@ -41,11 +41,10 @@ def check_result(result: HandshakeResult, expected: bytes | None) -> None:
 class Ahead:
     """What a stream may do before it has to, or while it waits for the remote.
 
-    `handshake` was made ahead, is fresh, and is claimed by the one stream that gets it. An
-    initiator multiplies by `likely_key` while the responder works. `idle` is called once, by
-    `work`, when there is nothing to do but wait: the moment to make the next handshake ahead.
+    `handshake` was made ahead, is fresh, and is claimed by the one stream that gets it. `idle` is
+    called once, by `work`, when there is nothing to do but wait: the moment to make the next
+    handshake ahead.
     """
 
     handshake: NoiseHandshake
-    likely_key: bytes | None
     idle: Callable[[], object]
