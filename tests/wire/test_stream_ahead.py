@@ -171,13 +171,17 @@ def test_a_handshake_made_ahead_keeps_its_role() -> None:
         made(True).begin(is_initiator=False)
 
 
-def test_idle_is_called_once() -> None:
+def test_idle_is_called_once_by_each_side_when_it_waits_for_the_last_time() -> None:
     calls: list[str] = []
-    right = stream(False, idle=lambda: calls.append("idle"))
-    right.receive_data(taken(stream(True)), 0.0)
+    left = stream(True, idle=lambda: calls.append("initiator"))
+    right = stream(False, idle=lambda: calls.append("responder"))
+    left.work()
+    assert calls == []
+    transcript(left, right)
     for _ in range(4):
+        left.work()
         right.work()
-    assert calls == ["idle"]
+    assert calls == ["responder", "initiator"]
 
 
 def test_what_follows_the_first_message_at_once_is_judged_as_the_third() -> None:

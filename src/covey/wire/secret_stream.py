@@ -325,10 +325,11 @@ class SecretStream:
                 self._fail(error)
                 raise
             self._events.append(WorkLeft())
+        elif handshake is not None and self._is_initiator:
+            if self.likely_key is not None:
+                handshake.multiply_ahead(self.likely_key)
         elif ahead is not None:
             self._ahead = None
-            if handshake is not None and self.likely_key is not None:
-                handshake.multiply_ahead(self.likely_key)
             ahead.idle()
         return self.take_events()
 
@@ -355,6 +356,8 @@ class SecretStream:
         self._write_frame(stream_id(result.hash, is_initiator=self._is_initiator) + header)
         self._sealer = make_sealer(result.tx[:KEY_SIZE], header)
         self._events.append(Opened(result.remote_public_key, None, result.hash))
+        if self._ahead is not None and self._is_initiator:  # it waits now, for the header
+            self._events.append(WorkLeft())
         if self._queue:
             self._seal(self._sealer, self._queue)
             self._queue, self._queued = [], 0
