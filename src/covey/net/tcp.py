@@ -7,8 +7,9 @@ import errno
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from itertools import chain, zip_longest
 from typing import Any, TypeAlias, cast
 
@@ -185,17 +186,18 @@ def _open_listening(family: socket.AddressFamily, name: tuple[Any, ...]) -> sock
     return opened
 
 
-def _numeric_target(host: str, port: int) -> list[Target]:
+@lru_cache(maxsize=256)
+def _numeric_target(host: str, port: int) -> Sequence[Target]:
     """The one target of a numeric host; empty when `host` is a name or has a zone to look up."""
     try:
         numeric = ipaddress.ip_address(host)
     except ValueError:
-        return []
+        return ()
     if numeric.version == 4:
-        return [(socket.AF_INET, (host, port))]
+        return ((socket.AF_INET, (host, port)),)
     if numeric.scope_id is not None:
-        return []
-    return [(socket.AF_INET6, (host, port, 0, 0))]
+        return ()
+    return ((socket.AF_INET6, (host, port, 0, 0)),)
 
 
 async def _resolve(host: str, port: int) -> list[Target]:
@@ -231,7 +233,7 @@ async def _connect_one(target: Target, asked: str) -> socket.socket:
     return opened
 
 
-async def _race(targets: list[Target], asked: str) -> tuple[socket.socket, tuple[Any, ...]]:
+async def _race(targets: Sequence[Target], asked: str) -> tuple[socket.socket, tuple[Any, ...]]:
     """The first socket that connects. The next target starts when one fails or stays silent."""
     causes: dict[str, Exception] = {}
     running: dict[asyncio.Task[socket.socket], Target] = {}
