@@ -244,11 +244,13 @@ def package_part(package: str, seen: dict[str, str]) -> Iterator[str]:
     for name, module in sorted(exports(package).items(), key=lambda item: item[0].lower()):
         if module in SKIPPED or name == "Limits":
             continue
-        if seen.get(name) == module:
-            elsewhere.append(f"[`{name}`](#{name.lower()})")
+        if name in seen and seen[name] in (module, f"{module} (in a table)"):
+            headed = seen[name] == module  # what is told in a table has no place to link to
+            elsewhere.append(f"[`{name}`](#{name.lower()})" if headed else f"`{name}`")
             continue
-        seen.setdefault(name, module)
-        yield from named_part(name, module, tables)
+        told = list(named_part(name, module, tables))
+        seen.setdefault(name, module if told else f"{module} (in a table)")
+        yield from told
     for title, rows in tables.items():
         if rows:
             yield f"### {title} of `{package}`\n\n{TABLES[title]}"
