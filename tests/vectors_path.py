@@ -10,12 +10,23 @@ from typing import Any
 HERE = Path(__file__).parent / "vectors"
 
 
-def load_vectors(name: str) -> dict[str, Any]:
-    """The parsed vector file `name`; one of the same name in `$COVEY_VECTORS` goes first."""
+def vector_file(name: str) -> Path:
+    """The file `name`.json: in `$COVEY_VECTORS` where it has one, else our own.
+
+    Raises `NotADirectoryError` when the variable names no folder with vectors: a mistyped folder
+    must not pass for one whose vectors hold.
+    """
     other = os.environ.get("COVEY_VECTORS")
-    for folder in ([Path(other)] if other else []) + [HERE]:
-        path = folder / f"{name}.json"
-        if path.exists():
-            vectors: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return vectors
-    raise FileNotFoundError(f"no vectors named {name}")
+    if other:
+        names = {path.name for path in Path(other).glob("*.json")}
+        if not names & {path.name for path in HERE.glob("*.json")}:
+            raise NotADirectoryError(f"COVEY_VECTORS={other} holds none of the vector files")
+        if f"{name}.json" in names:
+            return Path(other) / f"{name}.json"
+    return HERE / f"{name}.json"
+
+
+def load_vectors(name: str) -> dict[str, Any]:
+    """The parsed vector file `name`; see `vector_file`."""
+    vectors: dict[str, Any] = json.loads(vector_file(name).read_text(encoding="utf-8"))
+    return vectors
