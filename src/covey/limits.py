@@ -73,13 +73,13 @@ class Limits:
     max_staged_per_key: int = 32
     """Addresses kept for one key: a host has a few interfaces, not hundreds."""
     max_candidates: int = 1024
-    """Addresses remembered per joined channel."""
+    """Addresses remembered per joined topic."""
     max_ports_per_host: int = 16
-    """Candidate ports per address and channel: a forged answer makes no port scanner of us."""
+    """Candidate ports per address and topic: a forged answer makes no port scanner of us."""
     max_dials: int = 32
     """Dials under way at once."""
     dials_per_second: float = 64.0
-    """Dials started per second, over all channels."""
+    """Dials started per second, over all topics."""
     max_dns_records: int = 10_000
     """Records a DNS-discovery node keeps for others."""
     max_dns_peers: int = 31

@@ -267,7 +267,7 @@ async def test_a_proven_peer_replaces_only_a_silent_connection() -> None:
         first = (await events.seen("connection")).connection
         clock.turn(policy.SIMULTANEOUS)
         after.add_peer("x", place)
-        await until(lambda: flock.connecting == 1)
+        await until(lambda: clock.planned)  # it is held
         clock.turn(policy.HOLD)
         dropped = await events.seen("redundant-connection")
         assert dropped.cause is Cause.ESTABLISHED
@@ -306,7 +306,7 @@ async def test_a_connection_that_still_speaks_is_not_silent() -> None:
                 quiet_flock(key_pair=pair, clock=HandClock())
             )
             after.add_peer("x", place)
-            await until(lambda: flock.connecting == 1)
+            await until(lambda: clock.planned)  # it is held
             clock.turn(policy.HOLD)
             redundant = await events.seen("redundant-connection", dropped)
             assert redundant.cause is Cause.ESTABLISHED
