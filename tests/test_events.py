@@ -363,3 +363,20 @@ async def test_the_last_change_is_read_before_a_view_ends() -> None:
     view.close()
     assert [entries async for entries in reader] == [0, 1]
     assert [entries async for entries in view.listen()] == [1]
+
+
+async def test_readers_show_what_waits_for_them() -> None:
+    stream = EventStream[int](backlog=2)
+    reader = stream.listen()
+    for number in range(3):
+        stream.publish(number)
+    assert repr(reader) == "<Subscription listening, 2 waiting, 1 missed>"
+    stream.close()
+    assert repr(reader) == "<Subscription ended, 2 waiting, 1 missed>"
+    view = LiveView(lambda: 1)
+    live = view.listen()
+    assert repr(live) == "<LiveSubscription listening, a change to read>"
+    await anext(live)
+    assert repr(live) == "<LiveSubscription listening, nothing to read>"
+    view.close()
+    assert repr(live) == "<LiveSubscription ended, nothing to read>"

@@ -128,6 +128,10 @@ class Subscription(_Reader, Generic[T]):
         self._limit = limit
         self._missed = 0
 
+    def __repr__(self) -> str:
+        state = "ended" if self._closed else "listening"
+        return f"<Subscription {state}, {len(self._queue)} waiting, {self._missed} missed>"
+
     def _offer(self, event: T) -> None:
         if self._missed or len(self._queue) >= self._limit:
             self._missed += 1  # until the reader has seen Lagged, so that the order holds
@@ -221,6 +225,11 @@ class LiveSubscription(_Reader, Generic[T]):
         self._snapshot = snapshot
         self._first: tuple[T] | None = (snapshot(),)
         self._dirty = False
+
+    def __repr__(self) -> str:
+        state = "ended" if self._closed else "listening"
+        news = "a change" if self._dirty or self._first is not None else "nothing"
+        return f"<LiveSubscription {state}, {news} to read>"
 
     def _mark(self) -> None:
         if not self._dirty:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -195,8 +195,9 @@ async def test_a_source_that_cannot_be_opened_is_opened_again_at_the_next_round(
     source = ListedSource()
     source.open_failure = OSError("no such device")
     async with Channel([source], sleep=pauses) as channel:
-        with pytest.raises(OSError, match="no such device"):
+        with pytest.raises(DiscoveryError, match="no such device") as caught:
             await channel.join("id", port=8080).first_round()
+        assert caught.value.__cause__ is source.open_failure
         source.open_failure = None
         await pauses.arrived(1)
         pauses.over()
@@ -210,8 +211,9 @@ async def test_a_source_that_breaks_is_logged_and_asked_again(
     pauses = Pauses()
     source = ListedSource(failure=ZeroDivisionError("a bug"))
     async with Channel([source], sleep=pauses) as channel:
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(DiscoveryError, match="a bug") as caught:
             await channel.join("id", port=8080).first_round()
+        assert caught.value.__cause__ is source.failure
         await pauses.arrived(1)
         pauses.over()
         await pauses.arrived(2)
@@ -226,7 +228,9 @@ async def test_the_first_round_succeeds_when_one_source_does() -> None:
         assert list(done.failed) == ["bad"]
 
 
-async def test_the_first_round_raises_the_last_error_when_all_fail() -> None:
+async def test_the_first_round_tells_what_every_source_said_and_the_last_error_when_all_fail() -> (
+    None
+):
     first = ListedSource("first", failure=DiscoveryError("first"))
     last = ListedSource("last", failure=DiscoveryError("last"))
     last.gate = asyncio.Event()
@@ -234,8 +238,81 @@ async def test_the_first_round_raises_the_last_error_when_all_fail() -> None:
         waiting = asyncio.create_task(channel.join("id", port=8080).first_round())
         await asyncio.sleep(0)
         last.gate.set()
-        with pytest.raises(DiscoveryError, match="last"):
+        with pytest.raises(DiscoveryError, match="first: first; last: last") as caught:
             await waiting
+        assert caught.value.__cause__ is last.failure
+
+
+async def test_everybody_who_waits_for_the_first_round_gets_an_error_of_their_own() -> None:
+    source = ListedSource(failure=DiscoveryError("no network"))
+    async with Channel([source]) as channel:
+        member = channel.join("id", port=8080)
+        told = await asyncio.gather(
+            *(member.first_round() for _ in range(3)), return_exceptions=True
+        )
+        assert len({id(error) for error in told}) == 3
+        assert {error.__cause__ for error in told if isinstance(error, DiscoveryError)} == {
+            source.failure
+        }
+        source.gate = asyncio.Event()
+        other = channel.join("other", port=8080)
+        waiting = [asyncio.create_task(other.first_round()) for _ in range(3)]
+        await asyncio.sleep(0)
+        other.leave()
+        told = await asyncio.gather(*waiting, return_exceptions=True)
+        assert len({id(error) for error in told if isinstance(error, ClosedError)}) == 3
+
+
+class _BrokenTiming(Timing):
+    """Fails, or ends, where it should tell the first pause."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        object.__setattr__(self, "failure", failure)
+
+    def pauses(self, random: Callable[[], float]) -> Iterator[float]:
+        failure: Exception | None = getattr(self, "failure")  # noqa: B009  slots of the parent
+        if failure is not None:
+            raise failure
+        return iter(())
+
+
+@pytest.mark.parametrize("failure", [ZeroDivisionError("no such pause"), None])
+async def test_a_source_whose_timing_fails_or_ends_keeps_nobody_waiting(
+    failure: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = ListedSource()
+    source.timing = _BrokenTiming(failure)
+    async with Channel([source]) as channel, asyncio.timeout(5):
+        with pytest.raises(DiscoveryError, match="no such pause" if failure else "no more rounds"):
+            await channel.join("id", port=8080).first_round()
+    assert ("the rounds of source listed ended" in caplog.text) == (failure is not None)
+
+
+async def test_a_source_that_cannot_even_tell_its_timing_keeps_nobody_waiting() -> None:
+    class Broken(ListedSource):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "timing":
+                raise ZeroDivisionError("no timing")
+            return super().__getattribute__(name)
+
+    async with Channel([Broken()]) as channel, asyncio.timeout(5):
+        with pytest.raises(DiscoveryError, match="no timing"):
+            await channel.join("id", port=8080).first_round()
+
+
+async def test_a_membership_shows_what_it_is_and_how_far() -> None:
+    source = ListedSource()
+    source.gate = asyncio.Event()
+    async with Channel([source]) as channel:
+        member = channel.join("id", port=8080)
+        assert repr(member) == "<discovery.Membership b'id', port 8080, waiting for listed>"
+        source.gate.set()
+        await member.first_round()
+        assert repr(member).endswith("port 8080, 1 answered, 0 failed>")
+        source.gate.clear()
+        lookup = channel.join("id", announce=False)
+        lookup.leave()
+        assert repr(lookup) == "<discovery.Membership b'id', lookup only, left>"
 
 
 async def test_with_no_source_the_first_round_is_over_at_once_and_says_so() -> None:

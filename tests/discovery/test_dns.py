@@ -191,6 +191,15 @@ async def test_with_multicast_off_there_is_no_way_to_ask() -> None:
             await channel.join("swarm", port=1).first_round()
 
 
+async def test_a_source_shows_whether_it_is_open() -> None:
+    source = DnsDiscovery(port=free_udp_port(), interface=LO, timing=SLOW)
+    assert repr(source) == "<DnsDiscovery 0 of 1 ways open>"
+    async with Channel([source]) as channel:
+        await channel.join("swarm", port=1).first_round()
+        assert repr(source) == "<DnsDiscovery 1 of 1 ways open>"
+    assert repr(DnsDiscovery(multicast=False)) == "<DnsDiscovery without multicast>"
+
+
 async def test_when_no_interface_takes_a_datagram_the_round_fails_and_the_next_may_succeed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -216,8 +225,9 @@ async def test_too_many_announces_fail_their_round() -> None:
     )
     async with Channel([source]) as channel:
         await channel.join("one", port=1).first_round()
-        with pytest.raises(LimitError):
+        with pytest.raises(DiscoveryError) as caught:
             await channel.join("two", port=1).first_round()
+        assert isinstance(caught.value.__cause__, LimitError)
         channel.leave("one")
         await channel.join("three", port=1).first_round()
 

@@ -50,3 +50,12 @@ def test_an_impossible_peer_is_refused_when_given(peer: tuple[str, int]) -> None
         StaticPeers([peer])
     with pytest.raises(UsageError):
         StaticPeers({"name": [peer]})
+
+
+def test_the_source_shows_how_many_peers_it_has() -> None:
+    assert repr(StaticPeers([("10.0.0.1", 80)])) == (
+        "<StaticPeers 1 for every name, 0 for 0 names>"
+    )
+    assert repr(StaticPeers({"one": [("10.0.0.1", 80), ("10.0.0.2", 80)], "two": []})) == (
+        "<StaticPeers 0 for every name, 2 for 2 names>"
+    )

@@ -20,7 +20,7 @@ from typing import Final, Literal, Self
 from covey.discovery.membership import FirstRound, Membership
 from covey.discovery.names import Hash, Name, name_bytes, topic_hash
 from covey.discovery.source import Source, Wanted
-from covey.errors import ClosedError, CoveyError, UsageError
+from covey.errors import ClosedError, CoveyError, DiscoveryError, UsageError
 from covey.events import EventStream, Subscription
 from covey.limits import Limits
 
@@ -230,10 +230,20 @@ class Channel:
         )
 
     async def _seek(self, entry: _Entry, member: Membership) -> None:
-        """The rounds of one source for one membership, until cancelled."""
-        for pause in entry.source.timing.pauses(self._random):
-            member._settled(entry.source.name, await self._round(entry, member.wanted))
-            await self._sleep(pause)
+        """The rounds of one source for one membership, until cancelled.
+
+        Nobody waits for a round that will not come: what ends them else settles the membership.
+        """
+        name = entry.source.name
+        ended: Exception = DiscoveryError(f"the source {name} has no more rounds")
+        try:
+            for pause in entry.source.timing.pauses(self._random):
+                member._settled(name, await self._round(entry, member.wanted))
+                await self._sleep(pause)
+        except Exception as error:  # the edge of the task: the timing is the caller's code
+            logger.exception("the rounds of source %s ended", name)
+            ended = error
+        member._settled(name, ended)
 
     async def _round(self, entry: _Entry, wanted: Wanted) -> Exception | None:
         """One round, the source opened first if need be; what went wrong, or None."""
@@ -278,7 +288,7 @@ class Channel:
             self._stop(entry, member)
         if not any(other.hash == member.hash for other in self._members.values()):
             self._told.pop(member.hash, None)
-        member._ended(ClosedError(f"left {member.name!r} before its first round was over"))
+        member._ended()
 
     def _shut(self, entry: _Entry) -> None:
         """Close a source when the tasks that use it have ended."""

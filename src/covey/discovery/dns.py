@@ -164,6 +164,10 @@ class DnsDiscovery:
             )
             self._roles.append(role)
 
+    def __repr__(self) -> str:
+        told = f"{len(self._usable)} of {len(self._roles)} ways open"
+        return f"<DnsDiscovery {told if self._roles else 'without multicast'}>"
+
     async def open(self, report: Report) -> None:
         """Open every role. Raises the last error when none can be opened."""
         failure: Exception | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from covey.discovery.source import Wanted
-from covey.errors import CoveyError
+from covey.errors import ClosedError, DiscoveryError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,20 @@ class Membership:
         self._waiting = set(asked)
         self._succeeded: list[str] = []
         self._failed: dict[str, Exception] = {}
-        self._error: CoveyError | None = None
+        self._left = False
         self._over = asyncio.Event()
         self._leave = leave
         self._look()
+
+    def __repr__(self) -> str:
+        announced = "lookup only" if self.port is None else f"port {self.port}"
+        if self._left:
+            state = "left"
+        elif self._waiting:
+            state = f"waiting for {', '.join(sorted(self._waiting))}"
+        else:
+            state = f"{len(self._succeeded)} answered, {len(self._failed)} failed"
+        return f"<discovery.Membership {self.name!r}, {announced}, {state}>"
 
     @property
     def name(self) -> bytes:
@@ -54,14 +64,17 @@ class Membership:
     async def first_round(self) -> FirstRound:
         """Wait until every source switched on at the join has answered or failed once.
 
-        Raises the last error when all of them failed, `ClosedError` when the name was left
-        before. May be awaited again and by many.
+        Raises `DiscoveryError` when all of them failed, with what each of them said and the last
+        error as its cause, `ClosedError` when the name was left before. May be awaited again and
+        by many.
         """
         await self._over.wait()
-        if self._error is not None:
-            raise self._error
+        # Raised anew for each who waits: an error shared by them would grow with each traceback.
+        if self._left:
+            raise ClosedError(f"left {self.name!r} before its first round was over")
         if self._failed and not self._succeeded:
-            raise next(reversed(self._failed.values()))
+            said = "; ".join(f"{name}: {error}" for name, error in self._failed.items())
+            raise DiscoveryError(f"every source failed: {said}") from self._last_error()
         return FirstRound(tuple(self._succeeded), dict(self._failed))
 
     def leave(self) -> None:
@@ -86,11 +99,14 @@ class Membership:
         self._waiting.discard(source)
         self._look()
 
-    def _ended(self, error: CoveyError) -> None:
+    def _ended(self) -> None:
         """The name was left."""
         if not self._over.is_set():
-            self._error = error
+            self._left = True
             self._over.set()
+
+    def _last_error(self) -> Exception:
+        return next(reversed(self._failed.values()))
 
     def _look(self) -> None:
         if not self._waiting:

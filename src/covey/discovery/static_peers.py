@@ -38,6 +38,11 @@ class StaticPeers:
         else:
             self._everywhere.extend(map(_checked, peers))
 
+    def __repr__(self) -> str:
+        named = sum(map(len, self._of_name.values()))
+        told = f"{len(self._everywhere)} for every name, {named} for {len(self._of_name)} names"
+        return f"<StaticPeers {told}>"
+
     async def open(self, report: Report) -> None:
         """Report to `report` from now on."""
         self._report = report

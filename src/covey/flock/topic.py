@@ -46,7 +46,7 @@ class Topic:
         """Wait until the first round of discovery is over: every source answered or failed.
 
         May be awaited by many, and joining the same topic twice waits for the same round.
-        Raises the last error when every source failed, `ClosedError` when the topic was left.
+        Raises `DiscoveryError` when every source failed, `ClosedError` when the topic was left.
         """
         membership = await asyncio.shield(self._entered)
         return await membership.first_round()
