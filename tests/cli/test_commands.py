@@ -74,11 +74,14 @@ def test_hello_in_words_tells_the_same() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("command", [("hello",), ("join", "x")])
-def test_output_that_cannot_be_written_ends_a_command_at_once(command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("command", [("hello", *LOCAL), ("join", "x", *LOCAL), ("id",)])
+def test_output_that_cannot_be_written_ends_a_command_at_once(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COVEY_HOME", str(tmp_path))
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "covey.cli", *command, *LOCAL],
+            [sys.executable, "-m", "covey.cli", *command],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from covey.cli.narrator import whereabouts
-from covey.cli.output import Output, bytes_text, key_text, printable
+from covey.cli.output import Output, OutputError, bytes_text, key_text, printable
 from covey.cli.stdio import size_of
 from covey.errors import ProtocolError
 from covey.flock.events import Peer
@@ -72,7 +72,7 @@ async def test_a_command_whose_output_is_needed_ends_with_it() -> None:
     output = Output(as_json=False, stream=Broken())
     loop = asyncio.get_running_loop()
     loop.call_soon(output.say, "a")
-    with pytest.raises(BrokenPipeError), output.needed():
+    with pytest.raises(OutputError, match="Broken pipe"), output.needed():
         await loop.create_future()
     task = asyncio.current_task()
     assert task is not None

@@ -40,13 +40,11 @@ def command(key_file: Path | None, as_json: bool, debug: bool) -> None:
     async def show() -> Exit:
         pair = load_identity(key_file)
         file = key_file or default_key_file()
-        if as_json:
-            Output(as_json=True, stream=sys.stdout).event(
-                "identity", public_key=pair.public_key, file=str(file)
-            )
-        else:
-            click.echo(pair.public_key.hex())
-            click.echo(f"key file: {file}", err=True)
+        output = Output(as_json=as_json, stream=sys.stdout)
+        with output.needed():
+            output.event("identity", public_key=pair.public_key, file=str(file))
+            output.say(pair.public_key.hex())
+        Output(as_json=as_json).say(f"key file: {file}")
         return Exit.OK
 
     run(show, debug=debug, as_json=as_json)

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from covey.errors import CoveyError
+
 
 def plain(value: object) -> Any:
     """`value` as JSON can hold it: keys and hashes in hex, addresses and errors as text."""
@@ -38,6 +40,14 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+
+
+class OutputError(CoveyError):
+    """What a command had to say could not be written; the cause is the system's `OSError`."""
+
+    def __init__(self, failure: OSError) -> None:
+        super().__init__(f"cannot write the output: {failure.strerror or failure}")
+        self.__cause__ = failure
 
 
 class Output:
@@ -80,7 +90,7 @@ class Output:
 
     @contextmanager
     def needed(self) -> Iterator[None]:
-        """End the block with `OSError` as soon as the stream cannot be written."""
+        """End the block with `OutputError` as soon as the stream cannot be written."""
         task = self._needed_by = asyncio.current_task()
         try:
             yield
@@ -90,7 +100,7 @@ class Output:
         finally:
             self._needed_by = None
         if self.failure is not None:
-            raise self.failure
+            raise OutputError(self.failure)
 
     def _line(self, text: str) -> None:
         if self.failure is not None:

@@ -116,9 +116,11 @@ def _complain(output: Output, code: Exit, message: str, hint: str = "") -> None:
 
 
 def _message(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.filename is None and error.strerror:
-        return f"cannot write the output: {error.strerror}"
-    return str(error)
+    """What went wrong, without the number that only the system's own tables explain."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    place = "" if error.filename is None else f": {str(error.filename)!r}"
+    return error.strerror + place
 
 
 _HINTS = {
@@ -126,6 +128,7 @@ _HINTS = {
     errno.ENOSPC: "make room, or write somewhere else",
     errno.EADDRINUSE: "another program listens there: choose another --port, or leave it out",
     errno.EADDRNOTAVAIL: "--host is an address of this machine; leave it out to listen on all",
+    errno.EMFILE: "allow more open files: `ulimit -n 4096` before the command",
     errno.EACCES: "check the permissions of the file or port named above",
     errno.EBADF: "it was closed before covey was started",
 }
@@ -143,7 +146,7 @@ def _hint(error: BaseException | None) -> str:
 
 
 class _OneLine(logging.Handler):
-    """Faults that nobody caught: one line each, no traceback."""
+    """Faults, those that nobody caught and those that were logged: one line each, no traceback."""
 
     def __init__(self, output: Output) -> None:
         super().__init__(logging.ERROR)
@@ -153,7 +156,8 @@ class _OneLine(logging.Handler):
         """Print the line."""
         error = record.exc_info[1] if record.exc_info else None
         text = record.getMessage() + (f": {type(error).__name__}: {error}" if error else "")
-        self._output.say(f"covey: this should not happen: {printable(text)}")
+        line = printable(" ".join(text.split("\n")))
+        self._output.say(f"covey: this should not happen: {line}")
         if self._output.as_json:
             self._output.event("fault", message=text)
 
@@ -163,10 +167,10 @@ def _set_up_logging(output: Output, *, debug: bool) -> None:
     if debug:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
         return
-    logging.getLogger("covey").addHandler(logging.NullHandler())
-    asyncio_logger = logging.getLogger("asyncio")
-    asyncio_logger.addHandler(_OneLine(output))
-    asyncio_logger.propagate = False
+    for name in ("covey", "asyncio"):
+        faults = logging.getLogger(name)
+        faults.addHandler(_OneLine(output))
+        faults.propagate = False
 
 
 def _open_closed_descriptors() -> None:
