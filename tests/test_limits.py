@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 
 from covey.errors import UsageError
-from covey.limits import Limits
+from covey.limits import MAX_FRAME, Limits
 from tests.source_tree import read_modules
 
 MODULES = read_modules()
@@ -83,3 +83,9 @@ def test_the_defaults_fit_one_another() -> None:
 def test_a_bound_that_bounds_nothing_is_refused(value: float) -> None:
     with pytest.raises(UsageError, match="idle_timeout"):
         Limits(idle_timeout=value)
+
+
+def test_a_frame_that_its_length_prefix_cannot_tell_is_refused() -> None:
+    assert Limits(max_frame=MAX_FRAME).max_frame == (1 << 24) - 1
+    with pytest.raises(UsageError, match="max_frame"):
+        Limits(max_frame=MAX_FRAME + 1)

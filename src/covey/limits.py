@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 
 from covey.errors import UsageError
 
+MAX_FRAME = (1 << 24) - 1
+"""Body of a secret stream frame at most, in bytes: its length is written in 3 of them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -38,7 +41,7 @@ class Limits:
     """How long `close` waits for pending bytes to leave before it cuts."""
 
     # Frames and buffers
-    max_frame: int = (1 << 24) - 1
+    max_frame: int = MAX_FRAME
     """Body of one secret stream frame; the 3-byte length prefix allows no more."""
     max_handshake_payload: int = 1024
     """Payload bytes tolerated in a handshake message, for forward compatibility."""
@@ -100,8 +103,13 @@ class Limits:
     """Peers whose reasons are kept; counted apart for peers we chose and strangers who came."""
 
     def __post_init__(self) -> None:
-        """Refuse what bounds nothing: `UsageError` for a negative or not finite number."""
+        """Refuse what bounds nothing or does not fit the wire.
+
+        `UsageError` for a negative or not finite number, and for a `max_frame` above 2^24 - 1.
+        """
         for field in fields(self):
             value = getattr(self, field.name)
             if not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"the limit {field.name} is a number from 0 on, not {value!r}")
+        if self.max_frame > MAX_FRAME:
+            raise UsageError(f"the limit max_frame is {MAX_FRAME} at most, not {self.max_frame}")

@@ -5,6 +5,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -138,6 +139,40 @@ async def test_a_port_that_another_program_keeps_to_itself_is_told_as_such() -> 
         with pytest.raises(DiscoveryError, match="in use"):
             listener.socket.open()
         assert listener.socket.joined == []
+
+
+@pytest.mark.parametrize("missing", ["recvmsg", "add_reader"])
+async def test_where_sockets_cannot_be_watched_that_is_told_and_nothing_is_opened(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as other_system:
+        if missing == "recvmsg":
+            other_system.setattr(socket, "socket", type("WithoutRecvmsg", (), {}))
+        else:
+            other_system.setattr(asyncio, "get_running_loop", asyncio.AbstractEventLoop)
+            other_system.setattr(socket, "socket", type("NotToBeOpened", (), {"recvmsg": None}))
+        with pytest.raises(DiscoveryError, match="a loop that can watch sockets"):
+            MulticastSocket(lambda *_: None, port=1).open()
+
+
+@pytest.mark.parametrize("failure", [NotImplementedError("no readers"), asyncio.CancelledError()])
+async def test_whatever_stops_an_opening_leaves_no_socket(
+    failure: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[socket.socket] = []
+
+    class Refusing(asyncio.AbstractEventLoop):
+        def add_reader(self, fd: Any, callback: Any, *_: Any) -> None:  # type: ignore[override]
+            opened.append(fd)
+            raise failure
+
+    listener = Listener(free_udp_port())
+    with monkeypatch.context() as other_system:
+        other_system.setattr(asyncio, "get_running_loop", Refusing)
+        with pytest.raises(type(failure)):
+            listener.socket.open()
+    assert [one.fileno() for one in opened] == [-1]
+    assert listener.socket.joined == []
 
 
 async def test_without_an_interface_to_join_there_is_no_socket() -> None:

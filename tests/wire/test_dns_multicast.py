@@ -340,6 +340,22 @@ def test_one_datagram_tells_at_most_so_many_peers() -> None:
     assert len(heard(response(*records))) == Limits().max_dns_peers == 31
 
 
+def test_more_peers_than_an_answer_can_hold_may_be_heard_but_are_not_told() -> None:
+    generous = node(limits=Limits(max_dns_peers=40))
+    for port in range(1, 100):
+        generous.announce(TOPIC, port)
+    answer = answer_of(generous, query())
+    assert answer is not None
+    assert len(codec.decode_peers(peers_in(answer.data))) == codec.MAX_PEERS
+    assert len(generous.ask(TOPIC, local_host=HERE, now=0.0)) == 2
+    generous.want(TOPIC)
+    records = [
+        codec.peers_answer(NAME, "t", [("10.0.0.1", 100 * part + low) for low in range(1, 31)])
+        for part in range(1, 3)
+    ]
+    assert len(generous.receive_datagram(response(*records), THERE, 0.0)) == 40
+
+
 def test_a_peer_repeated_in_one_datagram_is_told_once() -> None:
     record = codec.peers_answer(NAME, "t", [("10.0.0.1", 1)] * 5)
     assert heard(response(record, record)) == [("10.0.0.1", 1)]

@@ -13,6 +13,7 @@ import click
 
 from covey.errors import ClosedError, CoveyError
 from covey.flock.admission import canonical_host
+from covey.wire.dns_discovery import MULTICAST_PORT
 
 if TYPE_CHECKING:
     from covey.cli.output import Output
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from covey.net.connection import Connection
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-MULTICAST_PORT = 5353
 NAMED_AGAIN = 5.0
 """Seconds after which a named peer that was given up is tried again."""
 

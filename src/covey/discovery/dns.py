@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from covey.discovery.interfaces import Interface
-from covey.discovery.multicast import PORT, MulticastSocket
+from covey.discovery.multicast import MulticastSocket
 from covey.discovery.source import Report, Timing, Wanted
 from covey.errors import CoveyError, DiscoveryError
 from covey.limits import Limits
-from covey.wire.dns_discovery import DEFAULT_DOMAIN
+from covey.wire.dns_discovery import DEFAULT_DOMAIN, MULTICAST_PORT
 from covey.wire.dns_multicast import Arrival, MulticastNode
 
 logger = logging.getLogger("covey.discovery.dns")
@@ -49,7 +49,7 @@ class MulticastRole:
     def __init__(
         self,
         *,
-        port: int = PORT,
+        port: int = MULTICAST_PORT,
         interface: str | None = None,
         domain: str = DEFAULT_DOMAIN,
         loopback: bool = False,
@@ -142,7 +142,7 @@ class DnsDiscovery:
         self,
         *,
         multicast: bool = True,
-        port: int = PORT,
+        port: int = MULTICAST_PORT,
         interface: str | None = None,
         domain: str = DEFAULT_DOMAIN,
         loopback: bool = False,

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 from covey.discovery.interfaces import Interface, ipv4_interfaces
 from covey.errors import ClosedError, DiscoveryError
+from covey.wire.dns_discovery import MULTICAST_PORT
 from covey.wire.dns_multicast import LINK_TTL, Arrival
 
 logger = logging.getLogger("covey.discovery.multicast")
 
 GROUP = "224.0.0.251"
-PORT = 5353
 REFRESH = 5.0
 """Seconds between two looks at the list of interfaces, as the reference has it."""
 MAX_DATAGRAM = 9000
@@ -59,7 +59,7 @@ class MulticastSocket:
         self,
         receive: Callable[[bytes, Arrival, Interface | None], None],
         *,
-        port: int = PORT,
+        port: int = MULTICAST_PORT,
         interface: str | None = None,
         refresh: float = REFRESH,
         interfaces: Callable[[], Iterable[Interface]] = ipv4_interfaces,
@@ -90,6 +90,11 @@ class MulticastSocket:
     def open(self) -> None:
         """Bind and join. Raises `DiscoveryError` and then holds nothing."""
         loop = asyncio.get_running_loop()
+        if not (_tells_arrivals() and _watches_sockets(loop)):
+            raise DiscoveryError(
+                "multicast needs a system with recvmsg and a loop that can watch sockets, "
+                f"which {type(loop).__name__} on {sys.platform} is not"
+            )
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             _prepare(opened)
@@ -101,6 +106,10 @@ class MulticastSocket:
             self._joined.clear()
             reason = error.strerror or error
             raise DiscoveryError(f"cannot listen to {GROUP} port {self.port}: {reason}") from error
+        except BaseException:
+            opened.close()
+            self._joined.clear()
+            raise
         self._loop = loop
         self._socket = opened
         if not self._joined:
@@ -186,6 +195,16 @@ class MulticastSocket:
             self._receive(data, arrival, interface)
         except Exception:  # the edge: a datagram must not end the reader
             logger.exception("a datagram from %s:%d could not be handled", *sender)
+
+
+def _tells_arrivals() -> bool:
+    """Whether the system can tell where a datagram came by: Windows cannot."""
+    return hasattr(socket.socket, "recvmsg")
+
+
+def _watches_sockets(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop has readers: the one that Windows has by default does not."""
+    return type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
 
 
 def _prepare(opened: socket.socket) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from covey.errors import UsageError
-
-TOPIC_BYTES: Final = 20
-"""Bytes of a topic's hash: what is longer is cut, what is shorter stays short."""
+from covey.wire.dns_discovery import MAX_TOPIC
 
 Name: TypeAlias = bytes | str
 Hash: TypeAlias = Callable[[bytes], bytes]
@@ -39,7 +37,7 @@ def topic_hash(name: Name, hash: Hash | Literal[False] | None = None) -> bytes: 
     made = raw if hash is False else hash(raw)
     if not isinstance(made, bytes | bytearray | memoryview):
         raise TypeError(f"the hash of a name is bytes, not {type(made).__name__}")
-    if not (made := bytes(made)[:TOPIC_BYTES]):
+    if not (made := bytes(made)[:MAX_TOPIC]):
         raise UsageError("the hash of a name cannot be empty")
     return made
 

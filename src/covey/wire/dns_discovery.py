@@ -29,18 +29,21 @@ from covey.wire.dns_messages import (
 )
 
 DEFAULT_DOMAIN = "dns-discovery.local"
+MULTICAST_PORT = 5353
+"""UDP port of the group, the one of ordinary multicast DNS."""
 ANY_HOST = "0.0.0.0"
 """In a peer list: the sender of the datagram."""
 MAX_PEERS = 31
 """Peers one TXT string can hold: `peers=` and 31 x 8 base64 characters are 254 bytes."""
 MAX_TOPIC = 20
+"""Bytes of a topic: a SHA-1."""
 
 Peer: TypeAlias = tuple[str, int]
 """IPv4 address as text, and port."""
 TextValues: TypeAlias = dict[str, str | bool]
 
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
-_TOPIC = re.compile(r"(?:[0-9a-f]{2}){1,20}")
+_TOPIC = re.compile(rf"(?:[0-9a-f]{{2}}){{1,{MAX_TOPIC}}}")
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]")
 # A datagram with one of these ids looks like uTP to a peer that shares its socket with it.
 _UTP_LOOKALIKES = frozenset((kind << 12) | 0x100 | low for kind in range(5) for low in range(3))

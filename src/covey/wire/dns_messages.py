@@ -171,19 +171,19 @@ def _encode_record(record: Record) -> bytes:
 
 
 def _encode_data(record: Record) -> bytes:
-    match record.type, record.data:
-        case 16, tuple() as strings:
-            return b"".join(_unsigned(len(text), 1) + text for text in strings)
-        case 33, Service() as service:
-            fields = (service.priority, service.weight, service.port)
-            return b"".join(_unsigned(field, 2) for field in fields) + _encode_name(service.target)
-        case 1, str() as address:
-            try:
-                return ipaddress.IPv4Address(address).packed
-            except ValueError as error:
-                raise EncodeError(f"{address!r} is not an IPv4 address") from error
-        case _, bytes() as raw:
-            return raw
+    data = record.data
+    if isinstance(data, bytes):
+        return data
+    if record.type == TYPE_TXT and isinstance(data, tuple):
+        return b"".join(_unsigned(len(text), 1) + text for text in data)
+    if record.type == TYPE_SRV and isinstance(data, Service):
+        fields = (data.priority, data.weight, data.port)
+        return b"".join(_unsigned(field, 2) for field in fields) + _encode_name(data.target)
+    if record.type == TYPE_A and isinstance(data, str):
+        try:
+            return ipaddress.IPv4Address(data).packed
+        except ValueError as error:
+            raise EncodeError(f"{data!r} is not an IPv4 address") from error
     raise EncodeError(f"{type_name(record.type)} record with data of another type")
 
 

@@ -79,7 +79,7 @@ class MulticastNode:
         self,
         *,
         secret: bytes,
-        port: int = 5353,
+        port: int = codec.MULTICAST_PORT,
         domain: str = codec.DEFAULT_DOMAIN,
         loopback: bool = False,
         limits: Limits | None = None,
@@ -245,7 +245,9 @@ class MulticastNode:
         self._tokens.move_to_end(token)
         if len(self._tokens) > self._limits.max_dns_sources:
             self._tokens.popitem(last=False)
-        ports = list(self._announced[topic])[: self._limits.max_dns_peers]
+        # more may be heard in one datagram than one of our answers can tell
+        most = min(self._limits.max_dns_peers, codec.MAX_PEERS)
+        ports = list(self._announced[topic])[:most]
         peers = [(codec.ANY_HOST, port) for port in ports]
         return codec.peers_answer(name, token, peers)
 
