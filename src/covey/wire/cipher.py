@@ -24,17 +24,18 @@ import nacl.bindings
 import nacl.exceptions
 
 from covey.errors import ProtocolError
+from covey.keys import KEY_SIZE
+from covey.limits import MAX_FRAME
 from covey.wire import sodium
 from covey.wire.bulk_cipher import BULK_SIZE, BulkCipher, bulk_engine
 from covey.wire.session import Buffer
 
-KEY_SIZE = 32
 HEADER_SIZE = 24
 PREFIX_SIZE = 3
 OVERHEAD = 17
 """The encrypted tag byte and the Poly1305 authenticator."""
 FRAME_OVERHEAD = PREFIX_SIZE + OVERHEAD
-MAX_BODY = (1 << 24) - 1
+MAX_BODY = MAX_FRAME
 MAX_MESSAGE = MAX_BODY - OVERHEAD
 """Largest plaintext of one frame: 16,777,198 bytes."""
 GROUP_SIZE = 1 << 17
@@ -135,15 +136,6 @@ class _FastState:
         sodium.secretstream_init_pull(
             self._state, header, key
         )  # init_push would draw the header itself
-
-    @property
-    def state(self) -> bytes:
-        """Key, counter and inonce as they stand: secret, for tests."""
-        return bytes(sodium.ffi.buffer(self._state, 44))
-
-    @state.setter
-    def state(self, value: bytes) -> None:
-        sodium.ffi.buffer(self._state, 44)[:] = value
 
     def _bulk_cipher(self) -> BulkCipher | None:
         """The OpenSSL cipher for the present key, or None without OpenSSL."""

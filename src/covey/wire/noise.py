@@ -15,10 +15,9 @@ from types import MappingProxyType
 import nacl.bindings
 
 from covey.errors import HandshakeError, UsageError
-from covey.keys import KeyPair
+from covey.keys import KEY_SIZE, KeyPair
 from covey.wire import sodium
 
-KEY_SIZE = 32
 HASH_SIZE = 64
 TAG_SIZE = 16
 

@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from hmac import compare_digest
 
 from covey.errors import HandshakeError, LimitError, ProtocolError, UsageError
-from covey.keys import KeyPair
+from covey.keys import KEY_SIZE, KeyPair
 from covey.limits import Limits
 from covey.wire.cipher import (
     FRAME_OVERHEAD,
     HEADER_SIZE,
-    KEY_SIZE,
     MAX_MESSAGE,
     PREFIX_SIZE,
     Opener,

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import nacl.bindings
 import nacl.exceptions
 
+from covey.keys import KEY_SIZE
+
 ffi: Any
 lib: Any
 
@@ -35,7 +37,6 @@ except (ImportError, AttributeError):  # another layout of PyNaCl
 CryptoError = nacl.exceptions.CryptoError
 """What the functions below raise for bytes that fail; the remote's doing, not ours."""
 
-KEY_SIZE = 32
 NONCE_SIZE = 12
 TAG_SIZE = 16
 

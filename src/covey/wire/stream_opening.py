@@ -8,8 +8,7 @@ from functools import cache
 from hashlib import blake2b
 
 from covey.errors import HandshakeError, UsageError
-from covey.keys import namespace
-from covey.wire.cipher import KEY_SIZE
+from covey.keys import KEY_SIZE, namespace
 from covey.wire.noise import HASH_SIZE, HandshakeResult, NoiseHandshake
 
 ID_SIZE = 32
