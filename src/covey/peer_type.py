@@ -1,4 +1,4 @@
-"""Whether a host is near or far, by its text alone (`multiserver-address.md` section 3.3)."""
+"""What the text of a host tells: near or far (`multiserver-address.md` section 3.3), its network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from functools import lru_cache
 from typing import Literal, TypeAlias
 
 PeerType: TypeAlias = Literal["lan", "internet", "bt", "dht", "tunnel"]
+
+NETWORK_BITS = 64
+"""Bits of an IPv6 address that name its network: one customer has at least that many hosts."""
 
 # The reference's table, not `is_private`: carrier NAT (100.64/10), broadcast, multicast and 0.0.0.0
 # count as internet there, and both ends of a pool should agree.
@@ -45,3 +48,23 @@ def peer_type(host: str) -> Literal["lan", "internet"]:
             return "lan" if any(address in network for network in _LOCAL_V6) else "internet"
         address = mapped
     return "lan" if any(address in network for network in _LOCAL_V4) else "internet"
+
+
+@lru_cache(maxsize=1024)
+def network_of(host: str) -> str:
+    """What limits per remote host count by: IPv6 hosts by their /64, everything else by itself.
+
+    A single machine has the 2^64 addresses of its network to choose from. IPv4 addresses in IPv6
+    clothes count as the IPv4 address; a link-local one keeps its zone.
+    """
+    try:
+        address = ipaddress.IPv6Address(host)
+    except ValueError:
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    if address.is_loopback:
+        return host
+    network = int(address) >> (128 - NETWORK_BITS) << (128 - NETWORK_BITS)
+    zone = f"%{address.scope_id}" if address.scope_id else ""
+    return f"{ipaddress.IPv6Address(network)}/{NETWORK_BITS}{zone}"
