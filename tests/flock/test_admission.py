@@ -9,7 +9,6 @@ import pytest
 from covey.errors import UsageError
 from covey.flock.admission import (
     Bans,
-    DialBudget,
     Whitelist,
     canonical_host,
     is_private,
@@ -115,21 +114,3 @@ def test_bans_that_strangers_cause_are_bounded() -> None:
     assert bans.reason("10.0.0.2", 100, b"a") is None
     assert bans.reason("10.0.0.2", 199, b"a") is Reason.DETECTED_SELF
     assert bans.reason("10.0.0.1", 1, b"a") is Reason.APPLICATION
-
-
-def test_dials_are_limited_to_a_rate_after_a_burst() -> None:
-    budget = DialBudget(rate=2.0, burst=3.0, now=10.0)
-    for _ in range(3):
-        assert budget.wait(10.0) == 0.0
-        budget.take()
-    assert budget.wait(10.0) == pytest.approx(0.5)
-    assert budget.wait(10.5) == 0.0
-    budget.take()
-    assert budget.wait(10.5) == pytest.approx(0.5)
-
-
-def test_a_rate_of_zero_is_no_limit() -> None:
-    budget = DialBudget(rate=0.0, burst=0.0, now=0.0)
-    for _ in range(10):
-        assert budget.wait(0.0) == 0.0
-        budget.take()

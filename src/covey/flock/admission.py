@@ -1,4 +1,4 @@
-"""Whom the flock may talk to: addresses worth dialling, whitelist, bans, and the rate of dials."""
+"""Whom the flock may talk to: addresses worth dialling, whitelist and bans."""
 
 from __future__ import annotations
 
@@ -175,28 +175,3 @@ class Screen:
         if source in self.public_sources and is_private(host):
             return Reason.PRIVATE_ADDRESS, f"{source} cannot know a private address"
         return None
-
-
-class DialBudget:
-    """A token bucket: `rate` dials per second, at most `burst` at once. `rate` 0: no limit."""
-
-    __slots__ = ("_at", "_burst", "_rate", "_tokens")
-
-    def __init__(self, *, rate: float, burst: float, now: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._tokens = burst
-        self._at = now
-
-    def wait(self, now: float) -> float:
-        """Seconds until the next dial may start; 0 when it may start now."""
-        if self._rate <= 0:
-            return 0.0
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        # The tolerance keeps a timer that fires exactly on time from finding 0.9999 tokens.
-        return 0.0 if self._tokens >= 1 - 1e-6 else (1 - self._tokens) / self._rate
-
-    def take(self) -> None:
-        """Count one dial as started."""
-        self._tokens = max(0.0, self._tokens - 1)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from covey.flock.admission import DialBudget
 from covey.flock.clock import Timer
 from covey.flock.context import Context
+from covey.wire.rate_limit import TokenBucket
 
 
 class DialGate:
     """Lets dials through as `Limits` and `max_connections` allow.
 
-    When only the rate is in the way, `reopened` is called as soon as it is not any more.
+    When only the rate is in the way, `reopened` is called as soon as it is not any more. A
+    `dials_per_second` of 0 is no limit.
     """
 
     def __init__(self, context: Context, reopened: Callable[[], object]) -> None:
         self._context = context
         self._reopened = reopened
-        self._budget: DialBudget | None = None
+        self._budget: TokenBucket | None = None
         self._timer: Timer | None = None
 
     def open(self, busy: int, total: int) -> bool:
@@ -28,10 +29,11 @@ class DialGate:
             return False
         if 0 < context.max_connections <= total:
             return False
+        if (rate := context.limits.dials_per_second) <= 0:
+            return True
         now = context.clock.now()
         if self._budget is None:
-            rate = context.limits.dials_per_second
-            self._budget = DialBudget(rate=rate, burst=max(1.0, rate / 2), now=now)
+            self._budget = TokenBucket(rate=rate, burst=max(1.0, rate / 2), now=now)
         wait = self._budget.wait(now)
         if wait > 0 and self._timer is None:
             self._timer = context.clock.call_at(now + wait, self._again)
