@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import resource
 import socket
@@ -15,6 +16,7 @@ from covey.address import Address
 from covey.conn import hub_machine
 from covey.conn.hub import Hub
 from covey.conn.hub_events import Connected, Disconnected, HubEvent
+from covey.conn.story import STRANGER_LINES
 from covey.errors import (
     AddressError,
     ConnectError,
@@ -27,6 +29,8 @@ from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
+from covey.net.stream_shell import StreamShell
+from covey.wire.secret_stream import SecretStream
 
 HERE = "127.0.0.1"
 
@@ -341,3 +345,30 @@ async def test_a_thousand_concurrent_connections_through_one_hub() -> None:
             await until(theirs, "disconnected")
         assert other.entries() == ()
     assert all(connection.closed for connection in connections)
+
+
+LIVE = (Connection, SecretStream, StreamShell)
+
+
+def alive() -> list[int]:
+    """How many of these there are now, by class."""
+    gc.collect()
+    return [sum(type(one) is kind for one in gc.get_objects()) for kind in LIVE]
+
+
+async def test_nothing_of_two_hundred_failed_handshakes_stays_alive_in_the_stories() -> None:
+    hub, address = await listening(1)
+    async with hub:
+        before = alive()
+        for _ in range(200):
+            reader, writer = await asyncio.open_connection(HERE, address.port)
+            writer.write((32).to_bytes(3, "little") + b"\xff" * 32 + b"x" * 500)
+            with contextlib.suppress(OSError):
+                await reader.read()
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        story = hub.explain(f"net:{HERE}")
+        assert len(story.lines) + story.forgotten == 200
+        assert len(story.lines) == STRANGER_LINES
+        assert alive() == before

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import tracemalloc
+import weakref
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from covey.address import Address
 from covey.conn.advice import advice_for
 from covey.conn.hub import Hub
-from covey.conn.story import History
+from covey.conn.story import MAX_TEXT, STRANGER_LINES, Failure, History
 from covey.errors import (
     ConnectError,
     ConnectionAborted,
@@ -175,3 +178,70 @@ async def test_the_hub_tells_every_failure_refusal_drop_and_close() -> None:
     ]
     assert "refused: 1 connections to this key exist (max_per_key)" in str(by_key)
     await hub.close()
+
+
+def test_an_error_is_remembered_by_what_it_said_and_not_kept_alive() -> None:
+    class Session:
+        pass
+
+    def fail(session: Session) -> None:
+        raise ConnectError(f"refused {type(session)}", code="ECONNREFUSED")
+
+    def tell(told: History) -> weakref.ref[Session]:
+        session = Session()
+        with pytest.raises(ConnectError) as caught:
+            fail(session)
+        told.tell("aa", "failed", "refused", error=caught.value)
+        assert told.has_told("aa", caught.value)
+        assert not told.has_told("aa", ConnectError(str(caught.value), code="ECONNREFUSED"))
+        return weakref.ref(session)
+
+    told = history()
+    session = tell(told)
+    gc.collect()
+    assert session() is None
+    story = told.story("aa")
+    remembered = story.lines[0].fields["error"]
+    assert remembered == Failure("ConnectError", f"refused {Session}", "ECONNREFUSED")
+    assert "port" in (story.advice or "")
+
+
+def test_a_line_about_no_error_has_no_such_field() -> None:
+    told = history()
+    told.tell("aa", "found", "found on the LAN", source="lan")
+    assert dict(told.story("aa").lines[0].fields) == {"source": "lan"}
+
+
+def test_a_built_in_error_is_told_once_as_well() -> None:
+    told = history()
+    error = OSError("no")
+    told.tell("aa", "failed", "no", error=error)
+    assert told.has_told("aa", error)
+    assert not told.has_told("aa", OSError("else"))
+
+
+def test_of_a_stranger_a_few_lines_are_kept_and_of_the_same_chosen_peer_all() -> None:
+    told = history()
+    for number in range(100):
+        told.tell("aa", "refused", f"line {number}", stranger=True)
+    story = told.story("aa")
+    assert (len(story.lines), story.forgotten) == (STRANGER_LINES, 100 - STRANGER_LINES)
+    for number in range(40):
+        told.tell("aa", "dialling", f"ours {number}")
+    assert len(told.story("aa").lines) == STRANGER_LINES + 40
+
+
+def test_the_bytes_of_a_line_are_bounded_whatever_the_error_says() -> None:
+    told = history()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for peer in range(100):
+            for number in range(STRANGER_LINES):
+                error = HandshakeError(f"{number}" + "x" * 100_000)
+                told.tell(f"aa{peer}", "failed", str(error), error=error, stranger=True)
+        del error
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 100 * STRANGER_LINES * (2 * MAX_TEXT + 1500)

@@ -10,7 +10,6 @@ import pytest
 
 from covey.address import Address
 from covey.conn.story import Story, StoryLine
-from covey.errors import ConnectError
 from covey.flock.candidates import Candidate, State
 from covey.flock.flock import Flock
 from covey.flock.outlook import after_refusal, outlook
@@ -285,7 +284,7 @@ async def test_who_fails_our_handshake_has_a_story_under_its_host() -> None:
         story = flock.explain((closed.info.host, closed.info.port))
         assert [line.step for line in story.lines] == ["handshake-failed"]
         assert story.next_step == "nothing from this side: the peer may try again"
-        assert isinstance(story.lines[0].fields["error"], ConnectError)
+        assert story.lines[0].fields["error"].kind == "HandshakeError"
 
 
 async def test_asked_by_key_the_flocks_plans_are_told_too() -> None:

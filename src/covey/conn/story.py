@@ -7,6 +7,7 @@ where, staged, banned, retry at). Peers are named by address text or by key, lin
 from __future__ import annotations
 
 import datetime
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,17 +16,41 @@ from typing import Any
 
 from covey.address import Address
 from covey.conn.advice import advice_for
+from covey.errors import ConnectError
 from covey.limits import Limits
 
 Peer = str | Address | bytes
 """A peer's name: an address (its text or object), or a key of 32 bytes."""
+STRANGER_LINES = 16
+"""Lines kept of a peer that merely came or was found: one round of attempts, to the last."""
+MAX_TEXT = 512
+"""Characters kept of the text of a line; errors may quote what a peer sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is remembered of an error: the name of its class, its text, its errno name or None.
+
+    The error itself is not kept: its traceback holds on to the whole connection that it ended.
+    """
+
+    kind: str
+    text: str
+    code: str | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """What `error` says."""
+        code = error.code if isinstance(error, ConnectError) else None
+        return cls(type(error).__name__, str(error)[:MAX_TEXT], code)
 
 
 @dataclass(frozen=True, slots=True)
 class StoryLine:
     """One thing that happened: `at` in milliseconds since 1970, `step` a short fixed name.
 
-    `reason` is the short name of why, `text` says all of it in words, `fields` holds its data.
+    `reason` is the short name of why, `text` says all of it in words, `fields` holds its data;
+    the field `error` is a `Failure`, or absent.
     """
 
     at: float
@@ -73,22 +98,32 @@ class Story:
 
 
 class _Pages:
-    """The lines of one address or key."""
+    """The lines of one address or key; `error` is what the newest is about, not kept alive."""
 
-    __slots__ = ("advice", "forgotten", "key", "lines")
+    __slots__ = ("advice", "error", "forgotten", "key", "lines")
 
-    def __init__(self, limit: int) -> None:
-        self.lines: deque[tuple[int, StoryLine]] = deque(maxlen=limit)
+    def __init__(self) -> None:
+        self.lines: deque[tuple[int, StoryLine]] = deque()
         self.forgotten = 0
         self.key: bytes | None = None
         self.advice: str | None = None
+        self.error: weakref.ref[BaseException] | None = None
+
+    def add(self, order: int, line: StoryLine, limit: int) -> None:
+        """Add a line; the oldest goes when there are more than `limit`."""
+        self.lines.append((order, line))
+        if len(self.lines) > limit:
+            self.lines.popleft()
+            self.forgotten += 1
 
 
 class History:
     """Lines per peer: at most `limits.history` each, at most `limits.max_stories` peers.
 
-    Peers that this side chose (`stranger=False`) and those that merely came are bounded apart, so
-    that a crowd of strangers cannot wash out the story of a peer that the user asked for.
+    Peers that this side chose (`stranger=False`) and those that merely came or were found are
+    bounded apart, so that a crowd of strangers cannot wash out the story of a peer that the user
+    asked for; of strangers at most `STRANGER_LINES` lines are kept. Nothing live is kept: no error,
+    no connection.
     """
 
     def __init__(self, *, clock: Callable[[], float], limits: Limits | None = None) -> None:
@@ -120,15 +155,17 @@ class History:
         name = _name(peer)
         pages = self._pages(name, stranger)
         self._link(name, pages, peer if isinstance(peer, bytes) else key)
-        if len(pages.lines) == self._lines:
-            pages.forgotten += 1
         self._order += 1
         address = None if isinstance(peer, bytes) else name
+        if error is not None:
+            fields = {"error": Failure.of(error), **fields}
         line = StoryLine(
-            self._clock(), step, text, address, reason, MappingProxyType({"error": error} | fields)
+            self._clock(), step, text[:MAX_TEXT], address, reason, MappingProxyType(fields)
         )
-        pages.lines.append((self._order, line))
+        chosen = name in self._chosen
+        pages.add(self._order, line, self._lines if chosen else min(self._lines, STRANGER_LINES))
         pages.advice = advice_for(error) if error is not None else None
+        pages.error = _weak(error)
 
     def story(self, peer: Peer, *, state: str | None = None, next_step: str | None = None) -> Story:
         """All that is remembered of `peer`; asked by key, the lines of all its addresses."""
@@ -154,7 +191,11 @@ class History:
     def has_told(self, peer: Peer, error: BaseException) -> bool:
         """Whether the newest line of `peer` is about this very error."""
         pages = self._find(_name(peer))
-        return pages is not None and pages.lines[-1][1].fields.get("error") is error
+        if pages is None:
+            return False
+        if pages.error is not None:
+            return pages.error() is error
+        return pages.lines[-1][1].fields.get("error") == Failure.of(error)
 
     def forget(self, peer: Peer) -> None:
         """Drop all lines of `peer`."""
@@ -171,7 +212,7 @@ class History:
         if pages is not None:
             self._chosen.move_to_end(name)
             return pages
-        pages = self._strangers.pop(name, None) or _Pages(self._lines)
+        pages = self._strangers.pop(name, None) or _Pages()
         shelf = self._strangers if stranger else self._chosen
         shelf[name] = pages
         if len(shelf) > self._peers:
@@ -194,3 +235,11 @@ class History:
 
 def _name(peer: Peer) -> str:
     return peer.hex() if isinstance(peer, bytes) else str(peer)
+
+
+def _weak(error: BaseException | None) -> weakref.ref[BaseException] | None:
+    """A reference that keeps nothing alive; None where there can be none (built-in errors)."""
+    try:
+        return weakref.ref(error) if error is not None else None
+    except TypeError:
+        return None
