@@ -30,8 +30,7 @@ def _relay(who: str, colour: str, process: subprocess.Popen[bytes]) -> threading
     """Print what a side says on stderr, with its name in front."""
 
     def relay() -> None:
-        assert process.stderr is not None  # noqa: S101 - asked for below
-        for line in process.stderr:
+        for line in process.stderr or ():
             _say(f"  {who:<9}│ {line.decode(errors='replace').rstrip()}", colour)
 
     thread = threading.Thread(target=relay, name=f"demo.{who}", daemon=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
@@ -105,7 +105,7 @@ def split_peer(text: str) -> tuple[str, int]:
 @asynccontextmanager
 async def open_flock(
     options: FlockOptions, handler: Callable[[Connection], Awaitable[None]]
-) -> AsyncIterator[Flock]:
+) -> AsyncIterator[OpenFlock]:
     """A flock that will look where `options` say; closed at the end."""
     from covey.cli.identity import load_identity
     from covey.discovery.channel import Channel
@@ -121,45 +121,72 @@ async def open_flock(
         Channel(sources) as channel,
         Flock(handler, key_pair=key_pair, channel=channel, host=options.host) as flock,
     ):
-        yield flock
+        with NamedPeers(flock, [split_peer(peer) for peer in options.peers]) as named:
+            yield OpenFlock(flock, named, options.port)
 
 
-async def join(
-    flock: Flock, name: bytes | str, options: FlockOptions, *, announce: bool = True
-) -> Topic:
-    """Listen and join as `options` say, and try the peers that they name, again and again."""
-    await flock.listen_on(port=options.port)
-    topic = await flock.join(name, announce=announce)
-    if options.peers:
-        NamedPeers(flock, name, [split_peer(peer) for peer in options.peers])
-    return topic
+@dataclass(frozen=True, slots=True)
+class OpenFlock:
+    """A flock made of options, and the peers that they name."""
+
+    flock: Flock
+    named: NamedPeers
+    port: int
+
+    async def join(self, name: bytes | str, *, announce: bool = True) -> Topic:
+        """Listen and join as the options say, and try the peers that they name, again and again."""
+        await self.flock.listen_on(port=self.port)
+        topic = await self.flock.join(name, announce=announce)
+        self.named.seek(name)
+        return topic
 
 
 class NamedPeers:
-    """Has a flock try the peers that the user named: those that it gives up are named again."""
+    """Has a flock try the peers that the user named: those that it gives up are named again.
 
-    def __init__(self, flock: Flock, name: bytes | str, peers: list[tuple[str, int]]) -> None:
+    A context manager; after it no timer is left.
+    """
+
+    def __init__(self, flock: Flock, peers: Sequence[tuple[str, int]]) -> None:
         self._flock = flock
-        self._name = name
         self._peers = {(canonical_host(host), port): (host, port) for host, port in peers}
+        self._name: bytes | str = b""
         self._timers: dict[tuple[str, int], asyncio.TimerHandle] = {}
-        flock.subscribe(self._look)
-        for peer in peers:
-            flock.add_peer(name, peer)
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    @property
+    def waiting(self) -> int:
+        """How many will be named again."""
+        return len(self._timers)
+
+    def seek(self, name: bytes | str) -> None:
+        """Try all of them for the topic `name`, from now on."""
+        self._name = name
+        self._unsubscribe = self._flock.subscribe(self._look)
+        for peer in self._peers.values():
+            self._flock.add_peer(name, peer)
 
     def _look(self, event: FlockEvent) -> None:
-        if event.type == "close":
-            for timer in self._timers.values():
-                timer.cancel()
-        elif event.type == "drop":
-            place = canonical_host(event.peer.host), event.peer.port
-            if place in self._peers:
-                loop = asyncio.get_running_loop()
-                self._timers[place] = loop.call_later(NAMED_AGAIN, self._again, place)
+        if event.type != "drop":
+            return
+        place = canonical_host(event.peer.host), event.peer.port
+        if place in self._peers and place not in self._timers:
+            loop = asyncio.get_running_loop()
+            self._timers[place] = loop.call_later(NAMED_AGAIN, self._again, place)
 
     def _again(self, place: tuple[str, int]) -> None:
-        if not self._flock.closed:
-            self._flock.add_peer(self._name, self._peers[place])
+        del self._timers[place]
+        self._flock.add_peer(self._name, self._peers[place])
 
 
 async def report_discovery(topic: Topic, output: Output) -> None:

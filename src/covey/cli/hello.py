@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from covey.cli.flock_options import FlockOptions, flock_options, join, open_flock, take_options
+from covey.cli.flock_options import FlockOptions, flock_options, open_flock, take_options
 from covey.cli.narrator import narrate
 from covey.cli.output import Output
 from covey.cli.progress import thinning
-from covey.cli.runtime import CommandError, Exit, common_options, run
+from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run
 from covey.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -68,17 +68,18 @@ async def hello(options: FlockOptions, output: Output, timeout: float) -> Exit:
         flocks = []
         for name, own in zip(NAMES, _apart(options), strict=True):
             handler = _greeter(name, output, greeted[name])
-            flock = await stack.enter_async_context(open_flock(own, handler))
+            opened = await stack.enter_async_context(open_flock(own, handler))
+            flock = opened.flock
             tellers = (
                 narrate(flock.listen(), output, who=name),
                 _tell_staging(flock.staging.listen(), output, name),
             )
             telling += [asyncio.create_task(teller, name="covey.hello.tell") for teller in tellers]
-            flocks.append(flock)
-        for flock, own in zip(flocks, _apart(options), strict=True):
-            await join(flock, topic, own)
-        if not options.multicast and (there := flocks[1].address) is not None:
-            flocks[0].add_peer(topic, (options.host or "127.0.0.1", there[1]))
+            flocks.append(opened)
+        for opened in flocks:
+            await opened.join(topic)
+        if not options.multicast and (there := flocks[1].flock.address) is not None:
+            flocks[0].flock.add_peer(topic, (options.host or "127.0.0.1", there[1]))
         await _all_greeted(greeted, output, timeout)
         output.event("greeted", "both  have heard each other: closing")
     output.event("done", f"both  done in {output.elapsed:.3f} s, nothing left open")
@@ -105,8 +106,7 @@ async def _all_greeted(
             code=Exit.NOBODY,
         ) from None
     finally:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        await end_tasks(waiting)
 
 
 async def _tell_waiting(output: Output) -> None:

@@ -12,7 +12,6 @@ import click
 from covey.cli.flock_options import (
     FlockOptions,
     flock_options,
-    join,
     open_flock,
     report_discovery,
     take_options,
@@ -20,7 +19,7 @@ from covey.cli.flock_options import (
 from covey.cli.narrator import narrate
 from covey.cli.output import Output, bytes_text, key_text
 from covey.cli.progress import thinning
-from covey.cli.runtime import Exit, common_options, run
+from covey.cli.runtime import Exit, common_options, end_tasks, run
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -75,13 +74,14 @@ async def watch(
     announce: bool = True,
 ) -> None:
     """Join and show what happens until `duration` is over; see `command`."""
-    async with open_flock(options, _stay) as flock:
+    async with open_flock(options, _stay) as opened:
+        flock = opened.flock
         showing = [
             asyncio.create_task(work, name="covey.join.show")
             for work in _shows(flock, topic, output)
         ]
         try:
-            joined = await join(flock, topic, options, announce=announce)
+            joined = await opened.join(topic, announce=announce)
             host, port = flock.address or ("", 0)
             text = f"joined {topic!r} at port {port}; looking for others"
             output.event("joined", "" if output.live else text, topic=topic, host=host, port=port)
@@ -92,9 +92,7 @@ async def watch(
                 async with asyncio.timeout(duration):
                     await asyncio.get_running_loop().create_future()
         finally:
-            for task in showing:
-                task.cancel()
-            await asyncio.gather(*showing, return_exceptions=True)
+            await end_tasks(*showing)
     output.event("left", f"left {topic!r}", topic=topic)
 
 
@@ -127,20 +125,15 @@ async def _show_table(flock: Flock, topic: str, output: Output) -> None:
     from rich.live import Live
 
     console = Console(file=output.stream)
-    with Live(_table(flock, topic), console=console, auto_refresh=False) as live:
-        async with flock.live_entries() as states:
-            changes = aiter(states)
-            waiting = asyncio.ensure_future(anext(changes))
-            try:
-                while not flock.closed:
-                    await asyncio.wait((waiting,), timeout=REFRESH)
-                    if waiting.done():
-                        waiting.result()
-                        waiting = asyncio.ensure_future(anext(changes))
-                    live.update(_table(flock, topic), refresh=True)
-            finally:
-                waiting.cancel()
-                await asyncio.gather(waiting, return_exceptions=True)
+    with (
+        Live(_table(flock, topic), console=console, auto_refresh=False) as live,
+        flock.live_entries() as states,
+    ):
+        while not flock.closed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REFRESH):
+                    await anext(states, None)
+            live.update(_table(flock, topic), refresh=True)
 
 
 def _table(flock: Flock, topic: str) -> Table:

@@ -13,14 +13,13 @@ import click
 from covey.cli.flock_options import (
     FlockOptions,
     flock_options,
-    join,
     open_flock,
     report_discovery,
     take_options,
 )
 from covey.cli.narrator import Brief, narrate
 from covey.cli.output import Output, bytes_text
-from covey.cli.runtime import CommandError, Exit, common_options, run
+from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -101,7 +100,8 @@ async def pipe(
     secret = await asyncio.to_thread(TopicSecret.from_text, topic)
     runner, show = _prepare(secret, output)
     brief = Brief(own_key=options.key_file is not None)
-    async with open_flock(options, runner.handle) as flock:
+    async with open_flock(options, runner.handle) as opened:
+        flock = opened.flock
         tellers = [
             asyncio.create_task(work, name=f"covey.pipe.{name}")
             for name, work in (
@@ -110,15 +110,15 @@ async def pipe(
             )
         ]
         try:
-            joined = await join(flock, secret.discovery_name, options)
+            joined = await opened.join(secret.discovery_name)
             host, port = flock.address or ("", 0)
             output.event("waiting", f"{_search(options)} … (port {port})", host=host, port=port)
-            tellers.append(asyncio.create_task(report_discovery(joined, output)))
+            tellers.append(
+                asyncio.create_task(report_discovery(joined, output), name="covey.pipe.round")
+            )
             await _run(runner, brief, timeout, reconnect)
         finally:
-            for task in tellers:
-                task.cancel()
-            await asyncio.gather(*tellers, return_exceptions=True)
+            await end_tasks(*tellers)
     _tell_end(runner.pipe, output)
     return Exit.OK
 
@@ -182,9 +182,7 @@ async def _run(runner: PipeRunner, brief: Brief, timeout: float | None, reconnec
         await asyncio.wait((running, watching), return_when=asyncio.FIRST_COMPLETED)
         await (running if running.done() else watching)
     finally:
-        for task in (running, watching):
-            task.cancel()
-        await asyncio.gather(running, watching, return_exceptions=True)
+        await end_tasks(running, watching)
 
 
 async def _watch(runner: PipeRunner, brief: Brief, timeout: float | None, reconnect: float) -> None:

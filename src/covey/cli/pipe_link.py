@@ -43,6 +43,7 @@ class Link:
         self.connection = connection
         self.over = asyncio.Event()
         self.proven = asyncio.Event()
+        self._settled = asyncio.Event()  # proven or over
         self.dismissed = False
         self._owner = owner
         channel = connection.mux.create_channel(
@@ -50,11 +51,13 @@ class Link:
             handshake=raw,
             on_open=self._on_open,
             on_close=self._on_close,
-            messages=[(raw, self._receiver(kind)) for kind in range(KINDS)],
         )
         if channel is None:
             raise ClosedError("the connection ended before the channel was made")
         self.channel: Channel = channel
+        self._messages = tuple(
+            channel.add_message(raw, self._receiver(kind)) for kind in range(KINDS)
+        )
 
     @property
     def open(self) -> bool:
@@ -71,24 +74,14 @@ class Link:
             return
         try:
             for kind, payload in messages:
-                message = self.channel.messages[kind]
-                assert message is not None  # noqa: S101 - made in __init__
-                message.send(payload)
+                self._messages[kind].send(payload)
         except ClosedError:
             return  # `over` follows
 
     async def until_proven(self, seconds: float) -> bool:
         """Wait for the remote's proof; False when the link ended first. Raises `TimeoutError`."""
-        waits = [asyncio.ensure_future(one.wait()) for one in (self.proven, self.over)]
-        try:
-            done, _ = await asyncio.wait(
-                waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            for waiting in waits:
-                waiting.cancel()
-        if not done:
-            raise TimeoutError
+        async with asyncio.timeout(seconds):
+            await self._settled.wait()
         return self.proven.is_set()
 
     def turn_away(self) -> None:
@@ -127,6 +120,7 @@ class Link:
             self._refuse(channel, "it does not know the topic")
             return
         self.proven.set()
+        self._settled.set()
         owner.proven(self, hello)
 
     def _refuse(self, channel: Channel, why: str) -> None:
@@ -136,6 +130,7 @@ class Link:
 
     def _on_close(self, remote: bool, channel: Channel) -> None:  # noqa: ARG002
         self.over.set()
+        self._settled.set()
 
     def _receiver(self, kind: int) -> Any:
         def receive(payload: bytes) -> None:

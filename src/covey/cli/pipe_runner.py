@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from covey.cli.narrator import path_fields, path_of
 from covey.cli.output import Output, bytes_text, key_text
 from covey.cli.pipe_link import Link
-from covey.cli.runtime import CommandError, Exit
+from covey.cli.runtime import CommandError, Exit, end_tasks
 from covey.cli.stdio import Sink, Source
 from covey.errors import ClosedError, ConnectionAborted, ProtocolError
 from covey.net.close_reason import CloseReason
@@ -93,9 +93,7 @@ class PipeRunner:
             await self._done.wait()
             farewell = str(self._failure) if self._failure else None
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
             self._done.set()  # also when it was called off: the end of the link is no loss now
             if (link := self.link) is not None:
                 await link.part(farewell)
@@ -303,14 +301,13 @@ class PipeRunner:
     async def _next_chunk(self) -> bytes:
         if not self._stop_at_remote_end:
             return await self._source.read()
-        reading = asyncio.ensure_future(self._source.read())
-        ended = asyncio.ensure_future(self._remote_stopped())
+        reading = asyncio.create_task(self._source.read(), name="covey.pipe.read")
+        ended = asyncio.create_task(self._remote_stopped(), name="covey.pipe.remote-end")
         try:
             await asyncio.wait((reading, ended), return_when=asyncio.FIRST_COMPLETED)
             return reading.result() if reading.done() else b""
         finally:
-            reading.cancel()
-            ended.cancel()
+            await end_tasks(reading, ended)
 
     async def _remote_stopped(self) -> None:
         """Wait for the end of what the remote sends; for ever when it only listens."""

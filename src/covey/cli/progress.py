@@ -10,6 +10,7 @@ from covey.cli.output import Output, bytes_text
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
     from covey.cli.pipe_runner import PipeRunner
@@ -120,8 +121,7 @@ async def _bar(runner: PipeRunner, output: Output) -> None:
             await asyncio.sleep(FRAME)
 
 
-def _progress(console: object) -> Progress:
-    from rich.console import Console
+def _progress(console: Console) -> Progress:
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -132,7 +132,6 @@ def _progress(console: object) -> Progress:
         TransferSpeedColumn,
     )
 
-    assert isinstance(console, Console)  # noqa: S101 - rich is imported late
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),

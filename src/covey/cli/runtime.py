@@ -109,6 +109,13 @@ async def _until_terminated(work: Callable[[], Coroutine[Any, Any, Exit]]) -> Ex
         raise
 
 
+async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel the tasks and wait until they have ended, however they do."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _complain(output: Output, code: Exit, message: str, hint: str = "") -> None:
     output.say(printable(f"covey: {message}" + (f"\n  {hint}" if hint else "")))
     if output.as_json:
