@@ -1,10 +1,12 @@
-"""What the text of a host tells: near or far (`multiserver-address.md` section 3.3), its network."""
+"""What the text of a host tells: near or far (`multiserver-address.md` section 3.3), and where."""
 
 from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
 from typing import Literal, TypeAlias
+
+from covey.host_port import parse_ip, unmapped
 
 PeerType: TypeAlias = Literal["lan", "internet", "bt", "dht", "tunnel"]
 
@@ -36,18 +38,13 @@ def peer_type(host: str) -> Literal["lan", "internet"]:
     """
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     bare = bare.partition("%")[0]
-    try:
-        address = ipaddress.ip_address(bare)
-    except ValueError:
+    address = parse_ip(bare)
+    if address is None:
         name = bare.lower()
         near = name == "localhost" or name.endswith((".localhost", ".local"))
         return "lan" if near else "internet"
-    if isinstance(address, ipaddress.IPv6Address):
-        mapped = address.ipv4_mapped
-        if mapped is None:
-            return "lan" if any(address in network for network in _LOCAL_V6) else "internet"
-        address = mapped
-    return "lan" if any(address in network for network in _LOCAL_V4) else "internet"
+    local = _LOCAL_V4 if address.version == 4 else _LOCAL_V6
+    return "lan" if any(address in network for network in local) else "internet"
 
 
 @lru_cache(maxsize=1024)
@@ -57,14 +54,11 @@ def network_of(host: str) -> str:
     A single machine has the 2^64 addresses of its network to choose from. IPv4 addresses in IPv6
     clothes count as the IPv4 address; a link-local one keeps its zone.
     """
-    try:
-        address = ipaddress.IPv6Address(host)
-    except ValueError:
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    if address.is_loopback:
-        return host
+    address = parse_ip(host)
+    if address is None or address.is_loopback:
+        return unmapped(host)
+    if address.version == 4:
+        return str(address)
     network = int(address) >> (128 - NETWORK_BITS) << (128 - NETWORK_BITS)
     zone = f"%{address.scope_id}" if address.scope_id else ""
     return f"{ipaddress.IPv6Address(network)}/{NETWORK_BITS}{zone}"
