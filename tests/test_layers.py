@@ -29,7 +29,10 @@ BELOW: dict[str, set[str]] = {
 }
 """The floors below each floor; a module may import those and its own."""
 FACES = {"cli", "web", "metrics"}
-GROUND = {"errors", "address", "peer_type", "legacy_address", "keys", "limits", "events"}
+GROUND = {
+    *("errors", "address", "peer_type", "legacy_address", "keys", "limits", "events"),
+    *("owned_tasks", "host_port"),
+}
 PURE = (
     "covey.wire",
     "covey.feed",

@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from covey.discovery.channel import Channel
-from covey.discovery.static_peers import HostPort, StaticPeers
+from covey.discovery.static_peers import StaticPeers
 from covey.flock.events import ConnectionInfo, FlockEvent
 from covey.flock.flock import Flock
+from covey.host_port import HostPort
 from covey.keys import KeyPair
 
 HOST = "127.0.0.1"

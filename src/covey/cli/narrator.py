@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING, assert_never
 
 from covey.cli.output import Output, key_text
+from covey.host_port import show
 
 if TYPE_CHECKING:
     from covey.events import Subscription
@@ -121,7 +122,7 @@ def path_of(connection: Connection) -> str:
     host, port = connection.remote_address
     way = "dialled" if connection.initiator else "accepted"
     return (
-        f"path: {connection.type} {way} {host}:{port} ({whereabouts(host)}), "
+        f"path: {connection.type} {way} {show(host, port)} ({whereabouts(host)}), "
         f"{connection.handshake} with key {key_text(connection.remote_key)}"
     )
 
@@ -161,11 +162,11 @@ def _is_own(host: str) -> bool:
 
 
 def _place(peer: Peer) -> str:
-    return f"{peer.host}:{peer.port}"
+    return show(peer.host, peer.port)
 
 
 def _remote(info: ConnectionInfo) -> str:
-    return f"{info.host}:{info.port}"
+    return show(info.host, info.port)
 
 
 def _fields(event: FlockEvent, who: str) -> dict[str, object]:

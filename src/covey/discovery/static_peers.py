@@ -8,8 +8,8 @@ from typing import TypeAlias
 from covey.discovery.names import Name, name_bytes
 from covey.discovery.source import Report, Timing, Wanted
 from covey.errors import UsageError
+from covey.host_port import HostPort, show
 
-HostPort: TypeAlias = tuple[str, int]
 Peers: TypeAlias = Iterable[HostPort]
 
 
@@ -64,5 +64,5 @@ class StaticPeers:
 def _checked(peer: HostPort) -> HostPort:
     host, port = peer
     if not host or not 0 < port <= 65535:
-        raise UsageError(f"{host}:{port} is not a host and a port from 1 to 65535")
+        raise UsageError(f"{show(host, port)} is not a host and a port from 1 to 65535")
     return host, port

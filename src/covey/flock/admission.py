@@ -11,20 +11,9 @@ from typing import TypeAlias
 
 from covey.errors import UsageError
 from covey.flock.policy import Reason
+from covey.host_port import parse_ip
 
-IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def parse_ip(host: str) -> IpAddress | None:
-    """The IP address that `host` spells, IPv4-mapped ones as IPv4; None for a host name."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
 
 
 def canonical_host(host: str) -> str:

@@ -37,6 +37,7 @@ from covey.flock.records import Handler, Hooks
 from covey.flock.roster import Roster
 from covey.flock.topic import Topic
 from covey.flock.view import FlockEntry, explain, explain_key, flock_entries
+from covey.host_port import show
 from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.net.connection import Connection
@@ -159,7 +160,7 @@ class Flock:
     def __repr__(self) -> str:
         if self.closed:
             return "<Flock closed>"
-        at = "not listening" if self.address is None else f"at {_shown(self.address)}"
+        at = "not listening" if self.address is None else f"at {show(*self.address)}"
         return f"<Flock {at}, {len(self._topics)} topics, {self.connected} connected>"
 
     async def __aenter__(self) -> Self:
@@ -385,11 +386,6 @@ class Flock:
     def _check_open(self) -> None:
         if self._closing is not None:
             raise ClosedError("this flock is closed")
-
-
-def _shown(place: tuple[str, int]) -> str:
-    host, port = place
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _own_channel(discovery: bool, limits: Limits) -> Channel:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from covey.discovery.interfaces import Interface, ipv4_interfaces
-from covey.flock.admission import canonical_host, parse_ip
+from covey.flock.admission import canonical_host
+from covey.host_port import parse_ip
 
 REFRESH = 5.0
 """Seconds for which the list of interfaces is believed."""

@@ -13,7 +13,7 @@ from covey.errors import (
     SelfConnection,
 )
 from covey.flock import policy
-from covey.flock.admission import Screen, canonical_host, parse_ip
+from covey.flock.admission import Screen, canonical_host
 from covey.flock.candidates import Candidate, CandidateTable, DialQueue, State
 from covey.flock.clock import Timer
 from covey.flock.context import Context
@@ -29,6 +29,7 @@ from covey.flock.gate import DialGate
 from covey.flock.policy import Reason
 from covey.flock.records import Ring
 from covey.flock.watch import OutgoingWatch, info_of
+from covey.host_port import parse_ip, show
 from covey.net.connection import Connection
 
 logger = logging.getLogger("covey.flock")
@@ -244,7 +245,7 @@ class Pursuit:
         candidate.last = f"attempt {candidate.retries + 1}"  # the hub tells the story of the dial
         self._context.publish(Connecting(self._context.peer(candidate)))
         task = asyncio.get_running_loop().create_task(
-            self._attempt(candidate), name=f"flock dial {candidate.host}:{candidate.port}"
+            self._attempt(candidate), name=f"flock dial {show(candidate.host, candidate.port)}"
         )
         self._tasks[candidate] = task
         task.add_done_callback(lambda ended: self._task_ended(candidate, ended))

@@ -17,6 +17,7 @@ from covey.errors import (
     Refused,
     SelfConnection,
 )
+from covey.host_port import HostPort
 from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.net.attempt import Attempt, AttemptObserver
@@ -25,7 +26,6 @@ from covey.net.connection import Connection
 from covey.net.handshakes import Handshake, Identity, default_handshakes
 from covey.net.pending import Pending
 from covey.net.stream_shell import StreamShell
-from covey.net.tcp import HostPort
 from covey.net.transports import Listener, Transport, default_transports
 from covey.net.waiters import Waiters
 

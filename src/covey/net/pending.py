@@ -15,6 +15,7 @@ from covey.errors import (
     HandshakeError,
     SelfConnection,
 )
+from covey.host_port import show
 from covey.limits import Limits
 from covey.net.attempt import Attempt, AttemptObserver
 from covey.net.close_reason import CloseReason
@@ -131,7 +132,7 @@ class Pending:
             if self._aborted is not None:
                 raise self._aborted from None
             raise ConnectTimeout(
-                f"{host}:{port} did not answer within {timeout:g} s",
+                f"{show(host, port)} did not answer within {timeout:g} s",
                 address=str(self.attempt.address),
                 code="ETIMEDOUT",
             ) from error
@@ -195,7 +196,7 @@ class Pending:
             self._result.set_exception(failure)
 
     def _failure(self, reason: CloseReason, error: CoveyError | None) -> ConnectError:
-        text = f"{self.attempt.host}:{self.attempt.port}: {error or reason}"
+        text = f"{show(self.attempt.host, self.attempt.port)}: {error or reason}"
         if isinstance(error, ConnectError):
             if error.address is None and self.attempt.address is not None:
                 error.address = str(self.attempt.address)

@@ -14,6 +14,7 @@ from itertools import chain, zip_longest
 from typing import Any, TypeAlias, cast
 
 from covey.errors import ConnectError, ConnectionAborted, DialFailed
+from covey.host_port import HostPort, show, unmapped
 from covey.net.stream_shell import StreamShell
 
 logger = logging.getLogger("covey.net.tcp")
@@ -27,14 +28,8 @@ BACKLOG = 512
 SETTLING_TURNS = 4
 """Turns of the loop until what it had accepted when it stopped has come to our door and gone."""
 
-HostPort: TypeAlias = tuple[str, int]
 Target: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
 """A family and the socket address within it."""
-
-
-def unmapped(host: str) -> str:
-    """`host` without the IPv6 clothes that a dual-stack socket gives IPv4 addresses."""
-    return host[7:] if host.startswith("::ffff:") and "." in host else host
 
 
 class TcpTransport:
@@ -53,8 +48,8 @@ class TcpTransport:
         """
         targets = _numeric_target(host, port) or await _resolve(host, port)
         if len(targets) == 1:
-            return await _call(targets[0], f"{host}:{port}", make_shell)
-        opened, name = await _race(targets, f"{host}:{port}")
+            return await _call(targets[0], show(host, port), make_shell)
+        opened, name = await _race(targets, show(host, port))
         return await _start(opened, make_shell((unmapped(name[0]), name[1])))
 
     async def listen(
@@ -71,7 +66,7 @@ class TcpTransport:
                 targets = _numeric_target(host, port) or await _resolve(host, port)
                 opened = _open_listening(*targets[0])
         except OSError as error:
-            raise _connect_error(error, f"cannot listen on {host or '*'}:{port}") from error
+            raise _connect_error(error, f"cannot listen on {show(host or '*', port)}") from error
         door = _Door(accept)
         loop = asyncio.get_running_loop()
         try:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from covey.errors import EncodeError
+from covey.host_port import show
 from covey.wire.dns_messages import (
     FLAG_AUTHORITATIVE,
     FLAG_RECURSION_DESIRED,
@@ -127,7 +128,7 @@ def encode_peers(peers: Sequence[Peer]) -> str:
         try:
             out += ipaddress.IPv4Address(host).packed + port.to_bytes(2, "big")
         except (ValueError, OverflowError) as error:
-            raise EncodeError(f"{host}:{port} is not an IPv4 address and port") from error
+            raise EncodeError(f"{show(host, port)} is not an IPv4 address and port") from error
     return base64.b64encode(out).decode("ascii")
 
 
