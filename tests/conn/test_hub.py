@@ -369,6 +369,80 @@ async def test_row_5_compatibility_answers_false_and_dials_later() -> None:
     await play.hub.close()
 
 
+class _NoLink(ScriptedLink):
+    """What was enough for an earlier hub."""
+
+    on_remote_end = None  # type: ignore[assignment]
+
+
+async def test_a_connection_that_is_no_link_is_cut_and_its_callers_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    play = Play()
+    call = await play.start(peer(1))
+    link = _NoLink(peer(1))
+    play.dialler.take()[1].set_result(link)
+    async with asyncio.timeout(5):
+        error = await play.failing(call)
+    assert isinstance(error, ConnectError)
+    assert isinstance(error.__cause__, TypeError)
+    assert link.close_error is error
+    assert play.told == ["connecting", "connecting-failed"]
+    assert (play.hub.entries(), play.hub.sessions, play.hub.dials) == ((), (), 0)
+    assert "Traceback" in caplog.text
+    await play.hub.close()
+
+
+async def test_a_tie_break_that_fails_ends_the_dial_and_not_the_other_session() -> None:
+    def broken(*_: Any) -> Any:
+        raise LookupError("no choice")
+
+    play = Play(tie_break=broken)
+    key = bytes([1]) * 32
+    kept = incoming(1)
+    assert play.hub.accept(kept)
+    call = await play.start(peer(1, key))
+    link = play.dialler.succeed(peer(1, key))
+    async with asyncio.timeout(5):
+        error = await play.failing(call)
+    assert isinstance(error.__cause__, LookupError)
+    assert link.closed
+    assert [session.connection for session in play.hub.sessions] == [kept]
+    assert play.hub.dials == 0
+    await play.hub.close()
+
+
+async def test_a_tie_break_that_fails_cuts_what_came_in(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: Any) -> Any:
+        raise LookupError("no choice")
+
+    play = Play(tie_break=broken)
+    first, second = incoming(1), incoming(1, port=50_001)
+    play.hub._came_in(first)
+    play.hub._came_in(second)
+    assert (first.closed, second.closed) == (False, True)
+    assert "no choice" in caplog.text
+    await play.hub.close()
+
+
+async def test_what_breaks_after_the_session_is_filed_takes_it_out_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: Any) -> None:
+        raise LookupError("no story")
+
+    play = Play()
+    monkeypatch.setattr(play.hub._story, "opened", broken)
+    call = await play.start(peer(1))
+    link = play.dialler.succeed(peer(1))
+    async with asyncio.timeout(5):
+        assert isinstance((await play.failing(call)).__cause__, LookupError)
+    assert link.closed
+    assert (play.hub.entries(), play.hub.sessions, play.hub.dials) == ((), (), 0)
+    assert play.hub.get_state(peer(1)) is None
+    await play.hub.close()
+
+
 class _Broken:
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -398,7 +472,7 @@ async def test_row_6_a_dialler_that_gives_nonsense_is_a_failed_dial() -> None:
     play = Play()
     call = await play.start(peer(1))
     play.dialler.take()[1].set_result(None)
-    assert isinstance(await play.failing(call), AttributeError)
+    assert isinstance((await play.failing(call)).__cause__, AttributeError)
     assert play.told == ["connecting", "connecting-failed"]
     await play.hub.close()
 

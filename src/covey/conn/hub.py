@@ -7,6 +7,7 @@ has defects: one dial is shared by all callers, every end is told once, nothing 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -18,7 +19,7 @@ from covey.conn.hub_story import HubStory
 from covey.conn.sessions import Dialler, Link, Session, TieBreak
 from covey.conn.staging import BAD_ADDRESS, wall_clock
 from covey.conn.story import History, Peer, Story
-from covey.errors import AddressError, ConnectionAborted, HubClosed, UsageError
+from covey.errors import AddressError, ConnectError, ConnectionAborted, HubClosed, UsageError
 from covey.events import LiveSubscription, Subscription
 from covey.keys import KeyPair
 from covey.limits import Limits
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from covey.net.attempt import AttemptObserver
     from covey.net.connection import Connection
     from covey.net.endpoint import Endpoint
+
+logger = logging.getLogger("covey.conn.hub")
 
 CLOSED = "This ConnHub instance is closed, create a new one."
 
@@ -343,8 +346,12 @@ class Hub:
     def _came_in(self, connection: Connection) -> None:
         if self._closed:
             connection.abort(HubClosed(CLOSED))
-        else:
+            return
+        try:
             self.accept(connection)
+        except Exception as error:  # a tie-break of the application's, say
+            logger.exception("%r could not be taken over", connection)
+            connection.abort(ConnectError(f"it could not be taken over: {error}"))
 
 
 def _reset(address: str) -> ConnectionAborted:

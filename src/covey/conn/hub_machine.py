@@ -8,6 +8,8 @@ back find whole entries.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,7 +35,6 @@ from covey.conn.hub_events import (
     Via,
 )
 from covey.conn.hub_story import HubStory
-from covey.conn.owned_tasks import OwnedTasks
 from covey.conn.sessions import (
     CheckingDialler,
     Dialler,
@@ -55,11 +56,14 @@ from covey.errors import (
 from covey.events import EventStream
 from covey.limits import Limits
 from covey.net.close_reason import CloseReason
+from covey.owned_tasks import OwnedTasks
 from covey.peer_type import peer_type
 
 if TYPE_CHECKING:
     from covey.net.attempt import AttemptObserver
     from covey.net.connection import Connection
+
+logger = logging.getLogger("covey.conn.hub")
 
 GRACE = 0.25
 """Seconds that a dialler gets beyond the timeout to report it itself, with more detail."""
@@ -92,7 +96,7 @@ class HubMachine:
         self._story = story
         self._tie_break = tie_break
         self._connect_timeout = connect_timeout
-        self.tasks = OwnedTasks()
+        self.tasks = OwnedTasks(logger)
 
     # Dialling
 
@@ -132,7 +136,9 @@ class HubMachine:
         """Put a new entry for `text` into `connecting` and start its dial."""
         data = data or {}
         entry = Entry(text, target.key, "connecting")
-        seconds = timeout or self._connect_timeout or _timeout_of(data.get("type"), target)
+        seconds = self._connect_timeout if timeout is None else timeout
+        if seconds is None:
+            seconds = _timeout_of(data.get("type"), target)
         dial = entry.dial = Dial(entry, target, seconds, observer)
         self.dials += 1
         self.table.insert(entry, data)
@@ -162,15 +168,34 @@ class HubMachine:
             link = await self._dialler.dial(
                 dial.target, observer=dial.observer, timeout=dial.timeout
             )
-            if dial.decided:
-                link.abort(ConnectionAborted("answered too late", address=address))
-            else:
-                self._dial_succeeded(dial, link)
         except asyncio.CancelledError:
             self._dial_failed(dial, ConnectionAborted("cancelled", address=address))
             raise
         except Exception as error:  # noqa: BLE001 (whatever a dialler raises is a failed dial)
             self._dial_failed(dial, error)
+            return
+        if dial.decided:
+            link.abort(ConnectionAborted("answered too late", address=address))
+            return
+        try:
+            self._dial_succeeded(dial, link)
+        except Exception as error:
+            logger.exception("the connection to %s could not be taken over", address)
+            self._not_taken_over(dial, link, error)
+
+    def _not_taken_over(self, dial: Dial, link: Link, error: Exception) -> None:
+        """The dialler's connection is no link, or what the application gave us broke on it."""
+        address = dial.entry.address
+        failure = ConnectError(f"it could not be taken over: {error}", address=address)
+        failure.__cause__ = error
+        session = self.sessions.of(link)
+        if session is not None:
+            session.reason = CloseReason.ABORTED
+            self.session_ended(session)
+        with contextlib.suppress(Exception):  # it may be anything
+            link.abort(failure)
+        self._dial_failed(dial, failure)
+        dial.fail(failure)
 
     def _dial_timed_out(self, dial: Dial) -> None:
         address = dial.entry.address
@@ -261,6 +286,9 @@ class HubMachine:
         """Take an open connection over, under the address `text`."""
         now = asyncio.get_running_loop().time()
         session = Session(link, address=text, via=via, opened_at=now)
+        # What is no link fails here, before anything is written down.
+        link.on_close(lambda _: self.session_ended(session))
+        link.on_remote_end(lambda _: self._remote_ended(session))
         others = self.sessions.of_key(session.key)
         self.sessions.add(session)
         entry = self.table.get(text)
@@ -271,8 +299,6 @@ class HubMachine:
         if dial is not None:
             self._decide(dial)
         entry.sessions[session.id] = session
-        link.on_close(lambda _: self.session_ended(session))
-        link.on_remote_end(lambda _: self._remote_ended(session))
         self._story.opened(session, len(others))
         if len(entry.sessions) == 1:
             self._connected(entry, session, tuple(other.id for other in others))
