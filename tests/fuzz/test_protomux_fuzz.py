@@ -15,7 +15,7 @@ from covey.limits import Limits
 from covey.net.mux import Channel, Muxer
 from covey.wire.encoding import json, raw, string, uint
 from covey.wire.protomux import Protomux
-from covey.wire.protomux_channel import ChannelOpened, MessagesReceived, PairRequested
+from covey.wire.protomux_channel import ChannelMessages, ChannelOpened, PairRequested
 from tests.net.mux_pipes import RecordingPipe, settle
 from tests.vectors_path import load_vectors
 
@@ -62,9 +62,9 @@ def feed(mux: Protomux, frame: bytes) -> None:
             channel = mux.create_channel(event.protocol, id=event.id)
             if channel is not None and mux.open(channel):
                 for inner in mux.deliver(channel):
-                    assert isinstance(inner, ChannelOpened | MessagesReceived)
+                    assert isinstance(inner, ChannelOpened | ChannelMessages)
             mux.pairing_done(event.request)
-        elif isinstance(event, MessagesReceived):
+        elif isinstance(event, ChannelMessages):
             assert all(type(payload) is bytes for payload in event.payloads)
 
 

@@ -22,7 +22,7 @@ from covey.net.mux import Muxer
 from covey.net.stream_shell import StreamShell
 from covey.wire.encoding import buffer, encode_uint
 from covey.wire.protomux import Protomux
-from covey.wire.protomux_channel import ChannelCore, MessagesReceived
+from covey.wire.protomux_channel import ChannelCore, ChannelMessages
 from covey.wire.secret_stream import SecretStream
 from tests.fuzz.test_protomux_fuzz import FRAMES, mutated
 from tests.net.endpoints import joined
@@ -60,7 +60,7 @@ def check_lone(mux: Protomux, frame: bytes) -> bool:
     channel = mux.lone(frame)
     if channel is not None:
         told = list(mux.receive_frame(frame, 0.0))
-        assert told == [MessagesReceived(channel, frame[1], [frame[2:]])]
+        assert told == [ChannelMessages(channel, frame[1], [frame[2:]])]
     return channel is not None
 
 

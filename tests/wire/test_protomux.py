@@ -14,8 +14,8 @@ from covey.wire.protomux_channel import (
     BatchBegun,
     ChannelClosed,
     ChannelCore,
+    ChannelMessages,
     ChannelOpened,
-    MessagesReceived,
     MuxEvent,
     PairRequested,
     PairTimedOut,
@@ -52,7 +52,7 @@ def open_frame(remote_id: int, name: bytes = b"foo", handshake: bytes = b"") -> 
 
 
 def messages(events: list[MuxEvent]) -> list[tuple[int, list[bytes]]]:
-    return [(each.type, each.payloads) for each in events if isinstance(each, MessagesReceived)]
+    return [(each.type, each.payloads) for each in events if isinstance(each, ChannelMessages)]
 
 
 def kinds(events: list[MuxEvent]) -> list[type]:
@@ -64,7 +64,7 @@ def test_consecutive_messages_of_one_type_are_one_event() -> None:
     mux.open(created(mux))
     receive(mux, "00010103666f6f00")
     events = receive(mux, "0000 01 020061 020062 020163 020064")
-    assert kinds(events) == [BatchBegun, MessagesReceived, MessagesReceived, MessagesReceived]
+    assert kinds(events) == [BatchBegun, ChannelMessages, ChannelMessages, ChannelMessages]
     assert messages(events) == [(0, [b"a", b"b"]), (1, [b"c"]), (0, [b"d"])]
 
 
@@ -76,7 +76,7 @@ def test_events_come_one_by_one_so_that_the_rest_of_a_frame_sees_what_was_done()
     seen = []
     for event in mux.receive_frame(bytes.fromhex("0000 01 020061 020162 020063"), 0.0):
         seen.append(event)
-        if isinstance(event, MessagesReceived):
+        if isinstance(event, ChannelMessages):
             mux.close(channel)
     assert messages(seen) == [(0, [b"a"])]
 
@@ -390,7 +390,7 @@ def test_trap_2_open_messages_and_close_before_the_callback_is_done_come_in_orde
     channel = created(mux)
     mux.open(channel)
     events = list(mux.deliver(channel))
-    assert kinds(events) == [ChannelOpened, MessagesReceived, ChannelClosed]
+    assert kinds(events) == [ChannelOpened, ChannelMessages, ChannelClosed]
     assert wire(mux) == ["00010103666f6f00"]
     assert mux.is_idle
 

@@ -36,8 +36,8 @@ from covey.wire.protomux import Protomux
 from covey.wire.protomux_channel import (
     BatchBegun,
     ChannelClosed,
+    ChannelMessages,
     ChannelOpened,
-    MessagesReceived,
     MuxEvent,
     PairRequested,
     PairTimedOut,
@@ -408,7 +408,7 @@ class Muxer:
     def _handle(self, event: MuxEvent) -> None:
         if self.destroyed:
             return
-        if isinstance(event, MessagesReceived):
+        if isinstance(event, ChannelMessages):
             event.channel.owner.receive_messages(event.type, event.payloads)
         elif isinstance(event, ChannelOpened):
             event.channel.owner.receive_open(event.handshake)

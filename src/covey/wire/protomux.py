@@ -20,8 +20,8 @@ from covey.wire.protomux_channel import (
     BatchBegun,
     ChannelClosed,
     ChannelCore,
+    ChannelMessages,
     ChannelOpened,
-    MessagesReceived,
     MuxEvent,
     Name,
     NameStatus,
@@ -289,7 +289,7 @@ class Protomux:
         if remote is None:
             return
         if remote.flowing and remote.channel is not None:
-            yield MessagesReceived(remote.channel, kind, [frame[start:]])
+            yield ChannelMessages(remote.channel, kind, [frame[start:]])
         else:
             self._keep(remote, encode_uint(end - position) + frame[position:], 1, end - start)
 

@@ -152,7 +152,7 @@ class ChannelOpened:
 
 
 @dataclass(slots=True)
-class MessagesReceived:
+class ChannelMessages:
     """Consecutive messages of one channel and one type, not decoded yet."""
 
     channel: ChannelCore
@@ -175,5 +175,5 @@ class BatchBegun:
 
 
 MuxEvent: TypeAlias = (
-    PairRequested | PairTimedOut | ChannelOpened | MessagesReceived | ChannelClosed | BatchBegun
+    PairRequested | PairTimedOut | ChannelOpened | ChannelMessages | ChannelClosed | BatchBegun
 )

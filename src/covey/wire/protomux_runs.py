@@ -10,7 +10,7 @@ from typing import Final
 
 from covey.errors import DecodeError, ProtocolError
 from covey.wire.encoding import encode_uint, read_uint
-from covey.wire.protomux_channel import ChannelCore, MessagesReceived
+from covey.wire.protomux_channel import ChannelCore, ChannelMessages
 
 RUN_LENGTH: Final = 1024
 """Messages in one event: bounds what a batch of tiny messages takes while it is delivered."""
@@ -18,7 +18,7 @@ RUN_LENGTH: Final = 1024
 
 def read_run(
     channel: ChannelCore, frame: bytes, position: int, end: int
-) -> Generator[MessagesReceived, None, int]:
+) -> Generator[ChannelMessages, None, int]:
     """Consecutive entries of one channel; returns where the next switch, or the end, is."""
     run_kind = -1
     payloads: list[bytes] = []
@@ -40,7 +40,7 @@ def read_run(
                 kind, start = read_uint(frame, start - 1, stop)
             if kind != run_kind or len(payloads) >= RUN_LENGTH:
                 if payloads:
-                    event, payloads = MessagesReceived(channel, run_kind, payloads), []
+                    event, payloads = ChannelMessages(channel, run_kind, payloads), []
                     yield event
                     if channel.closed:
                         return position
@@ -49,10 +49,10 @@ def read_run(
             position = stop
     except DecodeError:
         if payloads:  # what came before the damage counts
-            yield MessagesReceived(channel, run_kind, payloads)
+            yield ChannelMessages(channel, run_kind, payloads)
         raise
     if payloads:
-        yield MessagesReceived(channel, run_kind, payloads)
+        yield ChannelMessages(channel, run_kind, payloads)
     return position
 
 
