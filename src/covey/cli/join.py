@@ -20,6 +20,7 @@ from covey.cli.narrator import narrate
 from covey.cli.output import Output, bytes_text, key_text
 from covey.cli.progress import thinning
 from covey.cli.runtime import Exit, common_options, end_tasks, run
+from covey.host_port import show
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -154,7 +155,7 @@ def _table(flock: Flock, topic: str) -> Table:
     for entry in entries:
         connection = entry.connection
         table.add_row(
-            f"{entry.peer.host}:{entry.peer.port}",
+            show(entry.peer.host, entry.peer.port),
             entry.peer.source or "it called us",
             str(entry.state),
             key_text(connection.remote_key) if connection else "",

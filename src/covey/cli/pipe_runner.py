@@ -12,6 +12,7 @@ from covey.cli.pipe_link import Link
 from covey.cli.runtime import CommandError, Exit, end_tasks
 from covey.cli.stdio import Sink, Source
 from covey.errors import ClosedError, ConnectionAborted, ProtocolError
+from covey.host_port import show
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 from covey.wire.topic_pipe import (
@@ -183,7 +184,7 @@ class PipeRunner:
         key = connection.remote_key
         news = key not in self._refused and len(self._refused) < REFUSALS_TOLD
         self._refused.add(key)
-        text = f"refused {host}:{port}: {why}"
+        text = f"refused {show(host, port)}: {why}"
         self.trouble = text
         self._output.event(
             "refused", text if news else "", key=key, host=host, port=port, reason=why
