@@ -9,7 +9,7 @@ from dataclasses import replace
 from covey.address import Address
 from covey.conn.hub import Hub
 from covey.conn.hub_events import Connected, HubEvent
-from covey.errors import CoveyError, UsageError
+from covey.errors import ClosedError, UsageError
 from covey.flock.admission import canonical_host
 from covey.flock.candidates import Candidate
 from covey.flock.context import Context
@@ -71,6 +71,7 @@ class Door:
         self._publish = publish
         self._host = host
         self._timeout = connect_timeout + handshake_timeout
+        self._asked: str | None = None
         self._listening: asyncio.Task[tuple[str, int]] | None = None
         self._endpoint: Endpoint | None = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -111,14 +112,29 @@ class Door:
 
     async def listen_on(self, host: str | None, port: int) -> tuple[str, int]:
         """Listen unless that was done already; see `Flock.listen_on`."""
+        _check_port(port)
         if self._listening is None:
-            self._listening = asyncio.create_task(
-                self._listen(host or self._host, port), name="flock listen"
-            )
-        place = await asyncio.shield(self._listening)
+            self._asked = host or self._host
+            task = asyncio.create_task(self._listen(self._asked, port), name="flock listen")
+            # Whoever waits gets its error, and the `error` event told it.
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            self._listening = task
+        place = await self._listened(self._listening)
         if port not in (0, place[1]):
             raise UsageError(f"this flock listens at port {place[1]} already")
+        known = {canonical_host(name) for name in (self._asked, place[0]) if name}
+        if host is not None and canonical_host(host) not in known:
+            raise UsageError(f"this flock listens at {self._asked or place[0]} already")
         return place
+
+    async def _listened(self, task: asyncio.Task[tuple[str, int]]) -> tuple[str, int]:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.cancelled() and caller is not None and not caller.cancelling():
+                raise ClosedError("the flock was closed") from None
+            raise
 
     async def _listen(self, host: str | None, port: int) -> tuple[str, int]:
         try:
@@ -126,9 +142,10 @@ class Door:
                 place = await self._endpoint.listen(host, port)
             else:
                 place = await self.hub.listen_on(host, port)
-        except (CoveyError, OSError) as error:
+        except BaseException as error:
             self._listening = None  # another port may do
-            self._publish(FlockError(error))
+            if isinstance(error, Exception):
+                self._publish(FlockError(error))
             raise
         self.own.add(*place)
         self._publish(Listening(*place))
@@ -192,3 +209,10 @@ class Door:
             await asyncio.gather(self._listening, return_exceptions=True)
         if self._endpoint is not None:
             await self._endpoint.close()
+
+
+def _check_port(port: int) -> None:
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"a port is a number, not {type(port).__name__}")
+    if not 0 <= port <= 0xFFFF:
+        raise UsageError(f"a port to listen at is a number from 0 to 65535, not {port}")

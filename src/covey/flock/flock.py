@@ -7,6 +7,7 @@ What is decided is decided in `policy`; the candidates live in `Pursuit`, the co
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, Self, TypeAlias
@@ -41,6 +42,9 @@ from covey.host_port import show
 from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.net.connection import Connection
+from covey.owned_tasks import OwnedTasks
+
+logger = logging.getLogger("covey.flock")
 
 PeerPlace: TypeAlias = int | str | tuple[str, int] | Address
 """A port of 127.0.0.1, a multiserver address, or host and port."""
@@ -97,7 +101,7 @@ class Flock:
         self.id = os.urandom(32) if id is None else bytes(id)
         self._hash = hash
         self._topics: dict[bytes, Topic] = {}
-        self._starts: set[asyncio.Task[None]] = set()
+        self._tasks = OwnedTasks(logger)
         self._closing: asyncio.Task[None] | None = None
         self._door = Door(
             hub,
@@ -224,7 +228,7 @@ class Flock:
 
         The first `join` does it if nobody did. `port` 0 is any free one, `host` None the one given
         to the flock. Raises `ConnectError` when it fails, which is also told as an `error` event,
-        and `UsageError` when it listens at another port already.
+        and `UsageError` for what is no port, or when it listens at another port or host already.
         """
         self._check_open()
         return await self._door.listen_on(host, port)
@@ -247,9 +251,7 @@ class Flock:
             topic = Topic(self, raw, topic_hash(raw, self._hash))
             self._topics[raw] = topic
         if topic.change(announce=announce, lookup=lookup):
-            start = asyncio.create_task(self._start(topic), name=f"flock join {raw!r}")
-            self._starts.add(start)
-            start.add_done_callback(self._starts.discard)
+            self._tasks.spawn(self._start(topic), f"flock join {raw!r}")
         await topic.started()
         return topic
 
@@ -266,7 +268,9 @@ class Flock:
                         hash=self._hash,
                     )
                 )
-        except (CoveyError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, (CoveyError, OSError)):
+                logger.exception("joining %r failed", topic.name)
             if self._topics.get(topic.name) is topic:
                 del self._topics[topic.name]
             topic.end(error)
@@ -371,9 +375,7 @@ class Flock:
         for topic in tuple(self._topics.values()):
             topic.end(ClosedError("the flock was closed"))
         self._topics.clear()
-        for task in (starts := tuple(self._starts)):
-            task.cancel()
-        await asyncio.gather(*starts, return_exceptions=True)
+        await self._tasks.end()
         await self._pursuit.close()
         await self._door.close()
         await self._roster.close()

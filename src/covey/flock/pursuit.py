@@ -31,6 +31,7 @@ from covey.flock.records import Ring
 from covey.flock.watch import OutgoingWatch, info_of
 from covey.host_port import parse_ip, show
 from covey.net.connection import Connection
+from covey.owned_tasks import OwnedTasks
 
 logger = logging.getLogger("covey.flock")
 
@@ -67,7 +68,8 @@ class Pursuit:
         self._timers: dict[Candidate, Timer] = {}
         self._kicking = False
         self._kick_again = False
-        self._tasks: dict[Candidate, asyncio.Task[None]] = {}
+        self._tasks = OwnedTasks(logger)
+        self._dials: dict[Candidate, asyncio.Task[None]] = {}
 
     @property
     def queued(self) -> int:
@@ -184,7 +186,7 @@ class Pursuit:
         self._table.remove(candidate)
         self._queue.remove(candidate)
         self._cancel_retry(candidate)
-        task = self._tasks.get(candidate)
+        task = self._dials.get(candidate)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
         if not self._table.at(candidate.host, candidate.port):
@@ -244,15 +246,14 @@ class Pursuit:
         self._attempts.add(candidate)
         candidate.last = f"attempt {candidate.retries + 1}"  # the hub tells the story of the dial
         self._context.publish(Connecting(self._context.peer(candidate)))
-        task = asyncio.get_running_loop().create_task(
-            self._attempt(candidate), name=f"flock dial {show(candidate.host, candidate.port)}"
-        )
-        self._tasks[candidate] = task
+        name = f"flock dial {show(candidate.host, candidate.port)}"
+        task = self._tasks.spawn(self._attempt(candidate), name)
+        self._dials[candidate] = task
         task.add_done_callback(lambda ended: self._task_ended(candidate, ended))
 
     def _task_ended(self, candidate: Candidate, ended: asyncio.Task[None]) -> None:
-        if self._tasks.get(candidate) is ended:
-            del self._tasks[candidate]
+        if self._dials.get(candidate) is ended:
+            del self._dials[candidate]
 
     async def _attempt(self, candidate: Candidate) -> None:
         watch = OutgoingWatch(self._context, candidate, self._attempt_over)
@@ -393,10 +394,7 @@ class Pursuit:
             timer.cancel()
         self._timers.clear()
         self._gate.close()
-        tasks = tuple(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.end()
         self._attempts.clear()
         while self._queue.pop() is not None:
             pass

@@ -7,7 +7,6 @@ import contextlib
 import inspect
 import logging
 from dataclasses import replace
-from typing import Any
 
 from covey.errors import ClosedError, HandshakeError, HandshakeTimeout
 from covey.flock import policy
@@ -30,6 +29,7 @@ from covey.flock.records import Handler, Hooks, Record, RosterOwner, Stage
 from covey.flock.registry import Outcome, Registry
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
+from covey.owned_tasks import OwnedTasks
 
 logger = logging.getLogger("covey.flock")
 
@@ -53,7 +53,7 @@ class Roster:
         self._records: dict[int, Record] = {}
         self._by_link: dict[int, Record] = {}
         self._settling: set[Record] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = OwnedTasks(logger)
 
     def report_to(self, owner: RosterOwner) -> None:
         """Tell `owner` what becomes of candidates. Called once, before anything else."""
@@ -113,7 +113,8 @@ class Roster:
         """`arrive` for an accepted connection; the `stream` hook gets a task of its own."""
         record = self._take_in(connection, info, None)
         if record is not None and self._hooks.stream is not None:
-            self._own(self._ask(record, self._hooks.stream), f"flock stream {connection.id}")
+            name = f"flock stream {connection.id}"
+            self._tasks.spawn(self._ask(record, self._hooks.stream), name)
 
     def _take_in(
         self, connection: Connection, info: ConnectionInfo, origin: Candidate | None
@@ -300,7 +301,7 @@ class Roster:
         # A listener may have closed it; then there is nobody to handle.
         if self._hooks.handler is not None and not record.finished and not self._context.closing:
             name = f"flock handler {record.connection.id}"
-            record.handler = self._own(self._handle(self._hooks.handler, record), name)
+            record.handler = self._tasks.spawn(self._handle(self._hooks.handler, record), name)
 
     # The application's handler
 
@@ -392,22 +393,13 @@ class Roster:
             timer = self._context.clock.call_at(when, task.cancel)
             task.add_done_callback(lambda _: timer.cancel())
 
-    # Tasks
-
-    def _own(self, work: Any, name: str) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    # The end
 
     async def close(self) -> None:
         """Cancel handlers and hooks, close every connection, wait for all of it."""
         for record in self.all():
             if record.timer is not None:
                 record.timer.cancel()
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.end()
         closing = [record.connection for record in self.all()]
         await asyncio.gather(*(each.close(CloseReason.SHUTDOWN) for each in closing))
