@@ -28,6 +28,7 @@ def test_an_ipv6_host_is_shown_in_brackets(host: str, shown: str) -> None:
         ("0:0:0:0:0:ffff:10.0.0.1", "10.0.0.1"),
         ("10.0.0.1", "10.0.0.1"),
         ("::1", "::1"),
+        ("::ffff:1", "::ffff:1"),
         ("fe80::1%eth0", "fe80::1%eth0"),
         ("2001:DB8::1", "2001:DB8::1"),
         ("peer.example", "peer.example"),

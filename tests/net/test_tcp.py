@@ -274,19 +274,6 @@ async def test_closing_a_listener_leaves_nothing() -> None:
         sock.close()
 
 
-@pytest.mark.parametrize(
-    ("given", "shown"),
-    [
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("::ffff:1", "::ffff:1"),
-        ("2001:db8::1", "2001:db8::1"),
-        ("192.0.2.1", "192.0.2.1"),
-    ],
-)
-def test_ipv4_addresses_lose_their_ipv6_clothes(given: str, shown: str) -> None:
-    assert tcp.unmapped(given) == shown
-
-
 async def test_uvloop_runs_the_same_connections() -> None:
     uvloop = pytest.importorskip("uvloop")
 
