@@ -29,6 +29,11 @@ MADE_HERE = {
 }
 """Modules whose classes users get from covey and do not make."""
 SKIPPED = {"covey.net.stream_shell", "covey.errors"}
+MODULES = (
+    *("covey.wire.structs", "covey.legacy_address"),
+    *("covey.wire.dns_messages", "covey.wire.dns_discovery", "covey.wire.dns_answers"),
+)
+"""Public by themselves: `from MODULE import …`."""
 HEADINGS: Final = {
     "covey": ("The face", "What most programs need: `from covey import …`."),
     "covey.flock": ("The flock", "Everybody who joined a topic: `from covey.flock import …`."),
@@ -46,7 +51,9 @@ since 1970. After `close` every method raises `ClosedError`.
 
 [The face](#the-face) · [The flock](#the-flock) · [Discovery](#discovery) ·
 [Staging and hub](#staging-and-hub) · [Connections](#connections) · [Protocols](#protocols) ·
-[Codecs](#codecs) · [Errors](#errors) · [Limits](#limits)
+[Codecs](#codecs) · [Structs](#coveywirestructs) · [Older addresses](#coveylegacy_address) ·
+DNS [messages](#coveywiredns_messages), [discovery](#coveywiredns_discovery) and
+[answers](#coveywiredns_answers) · [Errors](#errors) · [Limits](#limits)
 """
 TABLES: Final = {
     "Events": "| class | `type` | fields | when |\n|---|---|---|---|",
@@ -320,18 +327,29 @@ def limits_part() -> Iterator[str]:
 def codecs_part() -> Iterator[str]:
     """The names of the codecs."""
     tree, _ = parse("covey.wire.encoding")
-    listed = next(
+    names = ", ".join(f"`{name}`" for name in listed_names("covey.wire.encoding"))
+    yield f"## Codecs\n\n`from covey.wire.encoding import …`. {document(tree)}\n\n{names}.\n"
+
+
+def listed_names(module: str) -> list[str]:
+    """The `__all__` of a module."""
+    return next(
         ast.literal_eval(node.value)
-        for node in tree.body
+        for node in parse(module)[0].body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     )
-    names = ", ".join(f"`{name}`" for name in listed)
-    yield f"## Codecs\n\n`from covey.wire.encoding import …`. {document(tree)}\n\n{names}.\n"
-    structs, lines = parse("covey.wire.structs")
-    yield f"`from covey.wire.structs import …`. {document(structs)}\n"
-    for node in structs.body:
-        if isinstance(node, ast.ClassDef) and node.name in {"Field", "Struct"}:
-            yield from class_entry(node.name, "covey.wire.structs", node, lines)
+
+
+def module_part(module: str) -> Iterator[str]:
+    """A module whose names no package exports, because they need its own to be understood."""
+    yield f"## `{module}`\n\n{document(parse(module)[0])}\n"
+    tables: dict[str, list[str]] = {title: [] for title in TABLES}
+    for name in listed_names(module):
+        yield from named_part(name, module, tables)
+    for title, rows in tables.items():
+        if rows:
+            yield f"### {title} of `{module}`\n\n{TABLES[title]}"
+            yield from [*rows, ""]
 
 
 def reference() -> str:
@@ -340,7 +358,10 @@ def reference() -> str:
     parts = [PREFACE]
     for package in PACKAGES:
         parts += package_part(package, seen)
-    return "\n".join([*parts, *codecs_part(), *errors_part(), *limits_part()]).rstrip() + "\n"
+    parts += codecs_part()
+    for module in MODULES:
+        parts += module_part(module)
+    return "\n".join([*parts, *errors_part(), *limits_part()]).rstrip() + "\n"
 
 
 def main() -> int:

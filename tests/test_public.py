@@ -121,9 +121,10 @@ PUBLIC: dict[str, str] = {
         StoreError Story Topic UsageError VerifyError __version__
     """,
     "covey.wire": """
-        Buffer Codec Ended HandshakeResult MessagesReceived MulticastNode NoiseHandshake Opened
-        PlainSession Protomux Reader SecretStream Session SessionEvent TimedOut TopicPipe
-        TopicSecret decode encode
+        Answer Arrival BatchBegun Buffer ChannelClosed ChannelMessages ChannelOpened Codec Ended
+        HandshakeResult MessagesReceived MulticastNode MuxEvent NoiseHandshake Opened PairRequested
+        PairTimedOut PeerHeard PlainSession Protomux Reader SecretStream Session SessionEvent
+        TimedOut TopicPipe TopicSecret decode encode
     """,
     "covey.net": """
         Attempt AttemptObserver Channel CloseReason Connection Endpoint Handshake Identity Listener

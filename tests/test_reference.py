@@ -35,6 +35,21 @@ def test_every_exported_name_is_told(package: str) -> None:
     assert set(names) - heard_of <= {"__version__", "StreamShell"}
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        "covey.legacy_address",
+        "covey.wire.structs",
+        "covey.wire.encoding",
+        *(f"covey.wire.dns_{part}" for part in ("messages", "discovery", "answers")),
+    ],
+)
+def test_every_name_of_a_module_that_is_public_by_itself_is_told(module: str) -> None:
+    assert f"`{module}`" in TEXT or f"`from {module} import" in TEXT
+    for name in importlib.import_module(module).__all__:
+        assert f"`{name}`" in TEXT or f"`{name}(" in TEXT
+
+
 def test_every_limit_and_error_has_its_line() -> None:
     for field in fields(Limits):
         assert f"| `{field.name}` | " in TEXT

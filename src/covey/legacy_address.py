@@ -112,3 +112,12 @@ def _assemble(host: str, port: int, key_text: str) -> Address:
         return Address.of([(target, Protocol("shs", (encode_key(key),)))])
     transport = "onion" if host.endswith(".onion") else "net"
     return Address.net(host, port, "shs", key, transport=transport)
+
+
+__all__ = [
+    "Invite",
+    "from_legacy",
+    "from_parts",
+    "is_address",
+    "parse_invite",
+]

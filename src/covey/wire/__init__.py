@@ -1,7 +1,7 @@
 """Every protocol as a plain object: bytes in, events and bytes out. No socket, clock or task.
 
-The codecs are in `covey.wire.encoding`, structs in `covey.wire.structs`; the events of the muxer,
-whose names other layers use too, in `covey.wire.protomux_channel`.
+The codecs are in `covey.wire.encoding`, structs in `covey.wire.structs`, DNS-discovery's messages
+in `covey.wire.dns_messages`, `dns_discovery` and `dns_answers`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,19 @@ from covey._lazy import lazy_names
 
 if TYPE_CHECKING:
     from covey.wire.codec import Codec, Reader, decode, encode
-    from covey.wire.dns_multicast import MulticastNode
+    from covey.wire.dns_multicast import Answer, Arrival, MulticastNode, PeerHeard
     from covey.wire.identity import PlainSession
     from covey.wire.noise import HandshakeResult, NoiseHandshake
     from covey.wire.protomux import Protomux
+    from covey.wire.protomux_channel import (
+        BatchBegun,
+        ChannelClosed,
+        ChannelMessages,
+        ChannelOpened,
+        MuxEvent,
+        PairRequested,
+        PairTimedOut,
+    )
     from covey.wire.secret_stream import SecretStream
     from covey.wire.session import (
         Buffer,
@@ -36,13 +45,27 @@ _HOMES: Final = {
         "decode",
         "encode",
     ),
-    "covey.wire.dns_multicast": ("MulticastNode",),
+    "covey.wire.dns_multicast": (
+        "Answer",
+        "Arrival",
+        "MulticastNode",
+        "PeerHeard",
+    ),
     "covey.wire.identity": ("PlainSession",),
     "covey.wire.noise": (
         "HandshakeResult",
         "NoiseHandshake",
     ),
     "covey.wire.protomux": ("Protomux",),
+    "covey.wire.protomux_channel": (
+        "BatchBegun",
+        "ChannelClosed",
+        "ChannelMessages",
+        "ChannelOpened",
+        "MuxEvent",
+        "PairRequested",
+        "PairTimedOut",
+    ),
     "covey.wire.secret_stream": ("SecretStream",),
     "covey.wire.session": (
         "Buffer",
@@ -61,14 +84,24 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = [
+    "Answer",
+    "Arrival",
+    "BatchBegun",
     "Buffer",
+    "ChannelClosed",
+    "ChannelMessages",
+    "ChannelOpened",
     "Codec",
     "Ended",
     "HandshakeResult",
     "MessagesReceived",
     "MulticastNode",
+    "MuxEvent",
     "NoiseHandshake",
     "Opened",
+    "PairRequested",
+    "PairTimedOut",
+    "PeerHeard",
     "PlainSession",
     "Protomux",
     "Reader",

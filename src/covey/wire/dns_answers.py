@@ -123,3 +123,15 @@ def _token(values: TextValues) -> str | None:
     """The token to return; `null` is what the reference writes when it has lost its own."""
     token = values.get("token")
     return token if isinstance(token, str) and token not in ("", "null") else None
+
+
+__all__ = [
+    "LookupAnswer",
+    "ProbeAnswer",
+    "PushedPeer",
+    "read_lookup_answer",
+    "read_probe_answer",
+    "read_push",
+    "service_peer",
+    "text_values",
+]

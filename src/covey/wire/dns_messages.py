@@ -269,3 +269,19 @@ def _label_text(label: bytes) -> str:
     """A label as text; a dot inside it is escaped, so that no label can pass for two."""
     text = label.decode("utf-8", "surrogateescape")
     return text.replace("\\", "\\\\").replace(".", "\\.")
+
+
+__all__ = [
+    "CLASS_IN",
+    "TYPE_A",
+    "TYPE_SRV",
+    "TYPE_TXT",
+    "Message",
+    "Question",
+    "Record",
+    "RecordData",
+    "Service",
+    "decode_message",
+    "encode_message",
+    "type_name",
+]
