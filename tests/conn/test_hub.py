@@ -425,6 +425,69 @@ async def test_a_tie_break_that_fails_cuts_what_came_in(caplog: pytest.LogCaptur
     await play.hub.close()
 
 
+async def test_one_ipv6_network_counts_as_one_host() -> None:
+    play = Play(limits=Limits(max_per_ip=2))
+    links = [incoming(number, host=f"2001:db8:1:2::{number}") for number in (1, 2, 3)]
+    assert [play.hub.accept(link) for link in links] == [True, True, False]
+    assert play.hub._admit("2001:db8:1:2:ffff::9", 5) == "max_per_ip"
+    assert play.hub._admit("2001:db8:1:3::9", 5) is None
+    assert "2001:db8:1:2::/64" in str(links[2].close_error)
+    for link in links:
+        link.end()
+    assert play.hub._machine.sessions._incoming_by_network == {}
+    await play.hub.close()
+
+
+async def test_one_ipv6_network_has_one_story_of_who_was_not_let_in() -> None:
+    play = Play(limits=Limits(max_per_ip=0))
+    for number in range(1, 500):
+        assert play.hub._admit(f"2001:db8:1:2::{number:x}", 5) == "max_per_ip"
+    assert len(play.hub.history) == 1
+    await play.hub.close()
+
+
+async def test_dials_to_what_was_found_do_not_wash_out_what_was_named() -> None:
+    play = Play(limits=Limits(max_stories=5, max_connections=3))
+    named = await play.start(peer(1))
+    play.dialler.fail(ConnectError("no", code="ECONNREFUSED"))
+    assert await play.failing(named)
+    for number in range(2, 40):
+        call = await play.start(peer(number), {"source": "dns"})
+        if number % 2:
+            play.dialler.fail(ConnectError("no"))
+            await play.failing(call)
+        else:
+            play.dialler.succeed()
+            await call
+            await play.hub.disconnect(peer(number))
+    calls = [await play.start(peer(number), {"source": "dns"}) for number in range(50, 70)]
+    steps = [line.step for line in play.hub.explain(peer(1)).lines]
+    assert steps == ["dialling", "dial-failed"]
+    assert len(play.hub.history) == 6
+    await play.hub.close()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_a_session_says_when_it_was_opened_in_milliseconds_since_1970() -> None:
+    play = Play(clock=lambda: 1_700_000_000_000.0)
+    await play.connected(peer(1))
+    assert [session.opened_at for session in play.hub.sessions] == [1_700_000_000_000.0]
+    await play.hub.disconnect(peer(1))
+    ended: Any = play.events[-1].details
+    assert ended.seconds < 60
+    await play.hub.close()
+
+
+async def test_no_time_at_all_is_a_timeout_too() -> None:
+    play = Play(connect_timeout=30.0)
+    call = asyncio.create_task(play.hub.connect(peer(1), timeout=0))
+    await turns()
+    assert play.dialler.options[0]["timeout"] == 0
+    async with asyncio.timeout(5):
+        assert isinstance(await play.failing(call), ConnectTimeout)
+    await play.hub.close()
+
+
 async def test_what_breaks_after_the_session_is_filed_takes_it_out_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -689,7 +752,7 @@ async def test_row_16_incoming_sessions_are_bounded(limits: Limits, reason: str)
     assert play.hub._admit("10.9.9.9", 5) is None
     assert play.hub.accept(incoming(9, port=50_009)) is True
     await play.hub.close()
-    assert play.hub._machine.sessions._incoming_by_host == {}
+    assert play.hub._machine.sessions._incoming_by_network == {}
 
 
 async def test_row_16_sessions_of_one_key_are_bounded_in_both_directions() -> None:

@@ -9,9 +9,9 @@ import pytest
 from covey.errors import UsageError
 from covey.flock.admission import (
     Bans,
+    Screen,
     Whitelist,
     canonical_host,
-    is_private,
     undialable,
 )
 from covey.flock.policy import Reason
@@ -53,9 +53,31 @@ def test_one_host_has_one_spelling() -> None:
     assert canonical_host("Node.Example") == "node.example"
 
 
-def test_private_addresses_are_told_from_public_ones() -> None:
-    assert all(map(is_private, ("10.0.0.1", "192.168.0.1", "127.0.0.1", "fe80::1", "fd00::1")))
-    assert not any(map(is_private, ("8.8.8.8", "2600::1", "node.example")))
+@pytest.mark.parametrize(
+    "host", ["10.0.0.1", "192.168.0.1", "127.0.0.1", "fe80::1%eth0", "fd00::1", "::ffff:10.0.0.1"]
+)
+def test_a_public_source_cannot_know_a_local_address(host: str) -> None:
+    assert public_refusal(host) == Reason.PRIVATE_ADDRESS
+
+
+@pytest.mark.parametrize(
+    "host",
+    # What `ipaddress` calls private differs between versions of Python; our table does not.
+    ["8.8.8.8", "2600::1", "node.example", "192.0.0.9", "198.18.0.1", "100.64.0.1", "2001:db8::1"],
+)
+def test_a_public_source_may_know_any_other(host: str) -> None:
+    assert public_refusal(host) is None
+
+
+def public_refusal(host: str) -> Reason | None:
+    screen = Screen(
+        whitelist=Whitelist(),
+        bans=Bans(),
+        is_own=lambda *_: False,
+        public_sources=frozenset({"dht"}),
+    )
+    refusal = screen.refusal(b"x", host, 3282, "dht")
+    return refusal[0] if refusal is not None else None
 
 
 def test_an_empty_whitelist_allows_everybody() -> None:

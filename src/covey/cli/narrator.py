@@ -143,11 +143,11 @@ def path_fields(connection: Connection) -> dict[str, object]:
 
 def whereabouts(host: str) -> str:
     """Where an IP address is: `this machine`, `local network` or `routed`."""
-    from covey.flock.admission import is_private
+    from covey.peer_type import peer_type
 
     if _is_own(host):
         return "this machine"
-    return "local network" if is_private(host) else "routed"
+    return "local network" if peer_type(host) == "lan" else "routed"
 
 
 def _is_own(host: str) -> bool:

@@ -113,7 +113,7 @@ class Hub:
             self._check_open()
             entry = machine.table.get(text)
             if entry is None:
-                machine.check_dial(text, target)
+                machine.check_dial(text, target, data)
                 dial = machine.start_dial(text, target, data, observer, timeout)
                 return cast("Connection", await machine.wait_for_dial(dial))
             if entry.dial is not None:

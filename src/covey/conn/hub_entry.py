@@ -27,6 +27,15 @@ HubEntry = tuple[str, Mapping[str, Any]]
 """One entry: the exact address text and a read-only view of its data."""
 
 
+APPLICATION = "application"
+"""The source of peers that the user named."""
+
+
+def was_found(data: Mapping[str, Any]) -> bool:
+    """Whether others told of this peer: its `source` is not the application."""
+    return data.get("source", APPLICATION) not in (None, APPLICATION)
+
+
 class Cut(Exception):
     """How an entry ended when `reset` or `close` ended it; `error` is for those who wait."""
 

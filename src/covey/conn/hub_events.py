@@ -21,9 +21,13 @@ class SessionStart:
 
     connection: Connection
     session_id: int
-    is_client: bool
     via: Via
     duplicates: tuple[int, ...] = ()
+
+    @property
+    def is_client(self) -> bool:
+        """Whether this side dialled: `via` in the original's words."""
+        return self.via != "incoming"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from covey.conn.hub_entry import (
     Dial,
     Entry,
     EntryTable,
+    was_found,
 )
 from covey.conn.hub_events import (
     Connected,
@@ -86,6 +87,7 @@ class HubMachine:
         connect_timeout: float | None,
     ) -> None:
         self.limits = limits
+        self._clock = clock
         self.table = EntryTable(clock)
         self.sessions = SessionTable(limits)
         self.events: EventStream[HubEvent] = EventStream(backlog=limits.event_backlog)
@@ -100,7 +102,7 @@ class HubMachine:
 
     # Dialling
 
-    def check_dial(self, text: str, target: Address) -> None:
+    def check_dial(self, text: str, target: Address, data: Mapping[str, Any] | None) -> None:
         """Raise, before anything changes, why `target` may not be dialled now."""
         error = self._undialable(text, target)
         if error is not None:
@@ -110,7 +112,7 @@ class HubMachine:
         else:
             error = self.sessions.refuse_dial(target.key, self.dials)
         if error is not None:
-            self._story.not_dialled(text, target.key, error)
+            self._story.not_dialled(text, target.key, error, data or {})
             raise error
 
     def _undialable(self, text: str, target: Address) -> CoveyError | None:
@@ -246,7 +248,7 @@ class HubMachine:
         end = await asyncio.shield(entry.ended())
         if end is None and not self.refusing and self.table.get(entry.address) is None:
             try:
-                self.check_dial(entry.address, target)
+                self.check_dial(entry.address, target, data)
             except CoveyError:
                 return  # told by the story
             self.start_dial(entry.address, target, data, None, None)
@@ -278,14 +280,13 @@ class HubMachine:
         if self._tie_break is None or self._own_key is None or key is None:
             return True
         others = [other for other in self.sessions.of_key(key) if not other.connection.closed]
-        candidate = Session(link, address=text, via=via, opened_at=0.0)
+        candidate = Session(link, address=text, via=via, opened_at=self._clock())
         contenders = [*others, candidate]
         return not others or self._tie_break(self._own_key, key, contenders) is candidate
 
     def file(self, text: str, link: Link, via: Via) -> None:
         """Take an open connection over, under the address `text`."""
-        now = asyncio.get_running_loop().time()
-        session = Session(link, address=text, via=via, opened_at=now)
+        session = Session(link, address=text, via=via, opened_at=self._clock())
         # What is no link fails here, before anything is written down.
         link.on_close(lambda _: self.session_ended(session))
         link.on_remote_end(lambda _: self._remote_ended(session))
@@ -295,6 +296,7 @@ class HubMachine:
         if entry is None:
             entry = Entry(text, session.key, "connected")
             self.table.insert(entry, {})
+        session.stranger = via == "incoming" or was_found(entry.data)
         dial = entry.dial
         if dial is not None:
             self._decide(dial)
@@ -321,7 +323,6 @@ class HubMachine:
         details = SessionStart(
             connection=cast("Connection", link),
             session_id=session.id,
-            is_client=session.via != "incoming",
             via=session.via,
             duplicates=duplicates,
         )
@@ -429,10 +430,17 @@ class HubMachine:
         return links
 
     async def cut(self, links: list[Link], error: CoveyError, reason: CloseReason) -> None:
-        """Close connections side by side; cut those that take longer than `close_timeout`."""
+        """Close connections side by side; cut those that take longer than `close_timeout`.
+
+        What a cut one still runs is seen out, for as long again.
+        """
         closing = [self.tasks.spawn(link.close(reason), "covey hub close") for link in links]
         try:
             if closing:
+                await asyncio.wait(closing, timeout=self.limits.close_timeout)
+                for link, task in zip(links, closing, strict=True):
+                    if not task.done():
+                        link.abort(error)
                 await asyncio.wait(closing, timeout=self.limits.close_timeout)
         finally:
             for link, task in zip(links, closing, strict=True):

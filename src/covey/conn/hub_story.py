@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from covey.conn.hub_entry import Entry, EntryTable
+from covey.conn.hub_entry import Entry, EntryTable, was_found
 from covey.conn.hub_events import SessionEnd
 from covey.conn.sessions import Link, Session, SessionTable
-from covey.conn.story import History, Story
+from covey.conn.story import History, Story, host_story
 from covey.errors import ConnectError, HandshakeError, Refused
 
 if TYPE_CHECKING:
@@ -23,13 +24,23 @@ class HubStory:
 
     def dialling(self, entry: Entry) -> None:
         """A dial begins."""
-        self._history.tell(entry.address, "dialling", "dialling", key=entry.key)
+        self._history.tell(
+            entry.address, "dialling", "dialling", key=entry.key, stranger=was_found(entry.data)
+        )
 
-    def not_dialled(self, address: str, key: bytes | None, error: Exception) -> None:
-        """A dial was refused before it began."""
-        reason = getattr(error, "reason", type(error).__name__)
-        text = f"not dialled: {error}"
-        self._history.tell(address, "refused", text, key=key, reason=reason, error=error)
+    def not_dialled(
+        self, address: str, key: bytes | None, error: Exception, data: Mapping[str, Any]
+    ) -> None:
+        """A dial was refused before it began; `data` is what its caller said of the peer."""
+        self._history.tell(
+            address,
+            "refused",
+            f"not dialled: {error}",
+            key=key,
+            reason=getattr(error, "reason", type(error).__name__),
+            error=error,
+            stranger=was_found(data),
+        )
 
     def failed(self, entry: Entry, error: Exception) -> None:
         """A dial failed."""
@@ -37,14 +48,26 @@ class HubStory:
         reason = (error.code if isinstance(error, ConnectError) else None) or type(error).__name__
         text = f"failed at the {step}: {error}"
         self._history.tell(
-            entry.address, f"{step}-failed", text, key=entry.key, reason=reason, error=error
+            entry.address,
+            f"{step}-failed",
+            text,
+            key=entry.key,
+            reason=reason,
+            error=error,
+            stranger=was_found(entry.data),
         )
 
     def called_off(self, entry: Entry, end: SessionEnd) -> None:
         """A dial was ended by `disconnect`."""
         text = f"dial called off: {end.text}"
         self._history.tell(
-            entry.address, "aborted", text, key=entry.key, reason=str(end.reason), error=end.error
+            entry.address,
+            "aborted",
+            text,
+            key=entry.key,
+            reason=str(end.reason),
+            error=end.error,
+            stranger=was_found(entry.data),
         )
 
     def opened(self, session: Session, others: int) -> None:
@@ -56,7 +79,7 @@ class HubStory:
             "connected",
             text,
             key=session.key,
-            stranger=session.via == "incoming",
+            stranger=session.stranger,
             session_id=session.id,
             via=session.via,
         )
@@ -71,7 +94,7 @@ class HubStory:
             key=session.key,
             reason=str(end.reason),
             error=end.error,
-            stranger=session.via == "incoming",
+            stranger=session.stranger,
             session_id=session.id,
             via=session.via,
         )
@@ -79,7 +102,14 @@ class HubStory:
     def not_closed(self, entry: Entry, error: Exception) -> None:
         """A session could not be closed."""
         text = f"could not be closed: {error}"
-        self._history.tell(entry.address, "disconnecting-failed", text, key=entry.key, error=error)
+        self._history.tell(
+            entry.address,
+            "disconnecting-failed",
+            text,
+            key=entry.key,
+            error=error,
+            stranger=was_found(entry.data),
+        )
 
     def refused(self, address: str, link: Link, error: ConnectError) -> None:
         """A connection was cut instead of filed."""
@@ -99,7 +129,7 @@ class HubStory:
         """A raw connection was refused before its handshake: only its host is known."""
         text = f"refused before the handshake: {reason}"
         self._history.tell(
-            f"net:{host}", "refused", text, reason=reason, stranger=True, via="incoming"
+            host_story(host), "refused", text, reason=reason, stranger=True, via="incoming"
         )
 
     def handshaking(self, attempt: Attempt) -> None:
@@ -113,7 +143,7 @@ class HubStory:
             return  # the caller of the dial is told
         reason = error.code or type(error).__name__
         self._history.tell(
-            f"net:{attempt.host}",
+            host_story(attempt.host),
             "handshake-failed",
             f"its handshake failed: {error}",
             reason=reason,

@@ -12,6 +12,7 @@ from covey.conn.hub_events import SessionEnd, Via
 from covey.errors import CoveyError, Refused
 from covey.limits import Limits
 from covey.net.close_reason import CloseReason
+from covey.peer_type import network_of
 
 if TYPE_CHECKING:
     from covey.net.attempt import AttemptObserver
@@ -96,8 +97,9 @@ class CheckingDialler(Dialler, Protocol):
 class Session:
     """One connection of the hub, filed under the text of an address.
 
-    `id` is unique in the process, `via` says how it came, `opened_at` is in seconds of the loop's
-    clock. `reason` is set by who closes it from this side.
+    `id` is unique in the process, `via` says how it came, `opened_at` is in milliseconds since
+    1970. `stranger`: the user did not name it, it came or was found. `reason` is set by who closes
+    it from this side.
     """
 
     __slots__ = (
@@ -108,6 +110,8 @@ class Session:
         "key",
         "opened_at",
         "reason",
+        "started",
+        "stranger",
         "timer",
         "via",
     )
@@ -120,7 +124,9 @@ class Session:
         self.host = connection.remote_address[0]
         self.via = via
         self.opened_at = opened_at
+        self.started = asyncio.get_running_loop().time()  # a wall clock may be set meanwhile
         self.reason: str | None = None
+        self.stranger = via == "incoming"
         self.timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -137,7 +143,7 @@ def end_of(session: Session) -> SessionEnd:
         error=link.close_error,
         connection=cast("Connection", link),
         session_id=session.id,
-        seconds=max(0.0, asyncio.get_running_loop().time() - session.opened_at),
+        seconds=max(0.0, asyncio.get_running_loop().time() - session.started),
     )
 
 
@@ -166,14 +172,14 @@ def keep_smaller_dialler(own_key: bytes, remote_key: bytes, sessions: Sequence[C
 
 
 class SessionTable:
-    """All open sessions, found by id, connection, key and remote host, each in one step."""
+    """All open sessions, found by id, connection, key and remote network, each in one step."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._all: dict[int, Session] = {}
         self._by_connection: dict[int, Session] = {}
         self._by_key: dict[bytes, dict[int, Session]] = {}
-        self._incoming_by_host: dict[str, int] = {}
+        self._incoming_by_network: dict[str, int] = {}
         self._incoming = 0
 
     def __len__(self) -> int:
@@ -199,8 +205,8 @@ class SessionTable:
             self._by_key.setdefault(session.key, {})[session.id] = session
         if session.via == "incoming":
             self._incoming += 1
-            count = self._incoming_by_host.get(session.host, 0)
-            self._incoming_by_host[session.host] = count + 1
+            network = network_of(session.host)
+            self._incoming_by_network[network] = self._incoming_by_network.get(network, 0) + 1
 
     def remove(self, session: Session) -> bool:
         """Forget a session; False when that was done before."""
@@ -216,11 +222,12 @@ class SessionTable:
                 del self._by_key[session.key]
         if session.via == "incoming":
             self._incoming -= 1
-            count = self._incoming_by_host[session.host] - 1
+            network = network_of(session.host)
+            count = self._incoming_by_network[network] - 1
             if count:
-                self._incoming_by_host[session.host] = count
+                self._incoming_by_network[network] = count
             else:
-                del self._incoming_by_host[session.host]
+                del self._incoming_by_network[network]
         return True
 
     def refuse_host(self, host: str, pending: int = 0) -> Refused | None:
@@ -230,8 +237,9 @@ class SessionTable:
             return _full("max_connections", limits.max_connections, "connections are open")
         if self._incoming >= limits.max_incoming:
             return _full("max_incoming", limits.max_incoming, "accepted connections are open")
-        if self._incoming_by_host.get(host, 0) >= limits.max_per_ip:
-            return _full("max_per_ip", limits.max_per_ip, f"connections from {host} are open")
+        network = network_of(host)
+        if self._incoming_by_network.get(network, 0) >= limits.max_per_ip:
+            return _full("max_per_ip", limits.max_per_ip, f"connections from {network} are open")
         return None
 
     def refuse_key(self, key: bytes | None, pending: int = 0) -> Refused | None:

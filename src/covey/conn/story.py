@@ -18,6 +18,7 @@ from covey.address import Address
 from covey.conn.advice import advice_for
 from covey.errors import ConnectError
 from covey.limits import Limits
+from covey.peer_type import network_of
 
 Peer = str | Address | bytes
 """A peer's name: an address (its text or object), or a key of 32 bytes."""
@@ -231,6 +232,11 @@ class History:
             names.pop(name, None)
             if not names:
                 del self._by_key[pages.key]
+
+
+def host_story(host: str) -> str:
+    """The name of the story of those who came from `host` and were not let in: of its network."""
+    return f"net:{network_of(host)}"
 
 
 def _name(peer: Peer) -> str:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from covey.errors import UsageError
 from covey.flock.policy import Reason
 from covey.host_port import parse_ip
+from covey.peer_type import peer_type
 
 IpNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -42,12 +43,6 @@ def undialable(host: str, port: int) -> str | None:
     if address.version == 4 and (address.is_reserved or int(address) >> 24 == 0):
         return f"{host} is a reserved address"
     return None
-
-
-def is_private(host: str) -> bool:
-    """Whether `host` is an address that only means something on the local network."""
-    address = parse_ip(host)
-    return address is not None and (address.is_private or address.is_link_local)
 
 
 _HOST_NAME = re.compile(r"(?![\d.]+$)[^\s/:*\[\]]+")
@@ -161,6 +156,6 @@ class Screen:
             return Reason.BANNED, f"banned: {banned}"
         if self.is_own(host, port):
             return Reason.OWN_ADDRESS, "this flock listens there itself"
-        if source in self.public_sources and is_private(host):
+        if source in self.public_sources and peer_type(host) == "lan":
             return Reason.PRIVATE_ADDRESS, f"{source} cannot know a private address"
         return None

@@ -10,14 +10,15 @@ from typing import Any, Protocol
 from covey.address import Address
 from covey.conn.hub import Hub
 from covey.conn.staging import Staging
-from covey.conn.story import Story
+from covey.conn.story import Story, host_story
 from covey.errors import AddressError, ClosedError
 from covey.events import EventStream, LiveView
-from covey.flock.admission import Whitelist, canonical_host, is_private
+from covey.flock.admission import Whitelist
 from covey.flock.candidates import Candidate
 from covey.flock.clock import Clock
 from covey.flock.events import FlockEvent, Peer
 from covey.limits import Limits
+from covey.peer_type import peer_type
 
 
 class Teller(Protocol):
@@ -31,11 +32,6 @@ class Teller(Protocol):
 
     def has_told(self, peer: Any, error: BaseException) -> bool:
         """Whether the newest line of `peer` is about this very error."""
-
-
-def host_story(host: str) -> str:
-    """The name of the story of those who came from `host` and were refused before all else."""
-    return f"net:{canonical_host(host)}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,7 +93,7 @@ class Context:
     def stage(self, candidate: Candidate, alike: Iterable[Candidate] = ()) -> None:
         """Show a candidate in the staging pool; `alike` have the same address, in any topic."""
         address = self.address(candidate)
-        kind = "lan" if is_private(candidate.host) else "internet"
+        kind = peer_type(candidate.host)
         data = {
             "type": kind,
             "source": candidate.source,

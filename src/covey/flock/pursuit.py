@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from covey.conn.hub_entry import APPLICATION
 from covey.errors import (
     AddressError,
     ConnectTimeout,
@@ -118,6 +119,8 @@ class Pursuit:
             self._reject(candidate, *refusal)
             return False
         candidate.key = key or candidate.key
+        if source == APPLICATION:
+            candidate.source = source  # from now on it is one that the user chose
         if fresh:
             self._take_in(candidate)
         if self._is_served(candidate):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from covey.address import Address
-from covey.conn.story import Story
+from covey.conn.story import Story, host_story
 from covey.flock.candidates import Candidate, State
-from covey.flock.context import Context, host_story
+from covey.flock.context import Context
 from covey.flock.events import Peer
 from covey.flock.outlook import outlook
 from covey.flock.pursuit import Pursuit
