@@ -34,7 +34,12 @@ class Limits:
     handshake_timeout: float = 10.0
     """From the first byte possible to the end of the handshake; a fixed budget, not a heartbeat."""
     idle_timeout: float = 60.0
-    """Without any frame from the remote for so long a connection is dead; 0 switches it off."""
+    """So long a silence is the end of a connection whose remote has shown that it keeps alive.
+
+    In the same time a frame that has begun must be complete (64 KiB more a second for large ones),
+    a full write buffer must move, and the system must hear from the remote's (TCP keep-alive). 0
+    switches all of this off.
+    """
     keep_alive: float = 15.0
     """After so long without writing an empty frame is sent; a quarter of `idle_timeout`. 0: off."""
     close_timeout: float = 5.0
@@ -43,6 +48,8 @@ class Limits:
     # Frames and buffers
     max_frame: int = MAX_FRAME
     """Body of one secret stream frame; the 3-byte length prefix allows no more."""
+    partial_frames: int = 1 << 28
+    """Held of unfinished frames, all connections of an endpoint; above it the largest is cut."""
     max_handshake_payload: int = 1024
     """Payload bytes tolerated in a handshake message, for forward compatibility."""
     max_queued: int = 1 << 20
@@ -53,8 +60,9 @@ class Limits:
     """Bytes waiting for the socket above which `send` waits."""
 
     # Channels
-    max_channels: int = 65536
-    """Live channels that a remote may hold on one connection."""
+    max_channels: int = 4096
+    """Channels that a remote may hold on one connection, closed ones whose handlers still run too;
+    each takes about 4 KiB, so these take 16 MiB."""
     max_pairing: int = 128
     """Remote opens that wait for an answer on one connection."""
     pair_timeout: float = 10.0
@@ -63,6 +71,9 @@ class Limits:
     """Bytes kept for channels that are still pairing; above it the stream is paused (protomux)."""
     channel_backlog: int = 1 << 24
     """Bytes kept for one channel's slow asynchronous handler; above it that channel is closed."""
+    mux_backlog: int = 32 << 20
+    """Bytes kept for all asynchronous handlers of one connection, waiting and running; above it
+    the channel with the most is closed, and the connection where that does not help."""
     max_name: int = 255
     """Bytes of a protocol name or channel id; all known ids are 32."""
     auto_cork: float = 0.05

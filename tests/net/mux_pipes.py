@@ -199,6 +199,6 @@ async def opened_pair(
     return first, second
 
 
-def recorded() -> tuple[Muxer, RecordingPipe]:
+def recorded(limits: Limits | None = None) -> tuple[Muxer, RecordingPipe]:
     pipe = RecordingPipe()
-    return Muxer(pipe), pipe
+    return Muxer(pipe, limits), pipe

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from covey.errors import ProtocolError
+from covey.errors import LimitError, ProtocolError
 from covey.limits import Limits
 from covey.net.mux import Muxer
 from covey.wire.encoding import encode_uint, raw, uint
@@ -161,6 +161,114 @@ async def test_overlapping_handlers_are_bounded_too() -> None:
     forever.set()
     await slow.fully_closed()
     await mux.wait_closed()
+
+
+async def test_handlers_of_many_channels_share_one_backlog() -> None:
+    mux, pipe = recorded(Limits(mux_backlog=1_000_000, close_timeout=0.01))
+    forever = asyncio.Event()
+    mux.pair("foo", lambda name: create(mux, id=name, messages=[(raw, wait)]).open())
+
+    async def wait(_: bytes) -> None:
+        await forever.wait()
+
+    for number in range(1, 61):
+        pipe.receive(b"\0\1" + bytes([number]) + b"\3foo\1" + bytes([number]))
+    await settle()
+    channels = list(mux)
+    assert len(channels) == 60
+    with growth_below(2_500_000):
+        for _ in range(100):
+            for number in range(1, 61):
+                pipe.receive(bytes([number]) + b"\0" + bytes(1000))
+    errors = [channel.error for channel in channels if channel.closed]
+    assert errors
+    first = errors[0]
+    assert isinstance(first, LimitError)
+    assert first.limit == "mux_backlog"
+    assert mux.backlog.bytes <= 1_000_000
+    pipe.close(ProtocolError("enough"))
+    async with asyncio.timeout(10):
+        await mux.wait_closed()
+    assert mux.backlog.bytes == 0
+
+
+async def test_the_channel_that_keeps_most_goes_first_and_one_with_backpressure_waits() -> None:
+    events: list[tuple[object, ...]] = []
+    pipe = RecordingPipe(lambda *event: events.append(event))
+    mux = Muxer(pipe, Limits(mux_backlog=20_000))
+    gate = asyncio.Event()
+    small = create(mux, messages=[(raw, lambda _: gate.wait())])
+    big = create(mux, "bar", messages=[(raw, lambda _: gate.wait())], backpressure=True)
+    small.open()
+    big.open()
+    pipe.receive(FOO, bytes.fromhex("0001020362617200"), b"\1\0" + bytes(1000))
+    for _ in range(30):
+        pipe.receive(b"\2\0" + bytes(1000))
+    assert small.opened
+    assert big.opened
+    assert events == [("stream_pause",)]
+    gate.set()
+    await settle(100)
+    assert events == [("stream_pause",), ("stream_resume",)]
+    assert mux.backlog.bytes == 0
+
+
+async def test_handlers_of_closed_channels_count_on_and_end_in_time() -> None:
+    limits = Limits(max_channels=50, close_timeout=0.05)
+    mux, pipe = recorded(limits)
+    ended = 0
+
+    async def stuck(_: bytes) -> None:
+        nonlocal ended
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended += 1
+
+    mux.pair("foo", lambda _: create(mux, messages=[(raw, stuck)]).open())
+    for _ in range(200):  # open, a message, close
+        pipe.receive(FOO)
+        await settle(3)
+        pipe.receive(b"\1\0x", b"\0\3\1")
+    assert len(mux._tasks) == len(mux._channels) == limits.max_channels
+    assert bytes.fromhex("000201") in pipe.take()
+    assert pipe.error is None
+    async with asyncio.timeout(10):
+        await mux.wait_closed()
+    assert ended == 50
+    assert not mux._channels
+    assert mux.core.lingering == 0
+    assert mux.backlog.bytes == 0
+
+
+async def test_handlers_of_closed_channels_that_keep_too_much_end_the_stream() -> None:
+    mux, pipe = recorded(Limits(mux_backlog=100_000, close_timeout=0.05))
+    mux.pair("foo", lambda _: create(mux, messages=[(raw, stuck)]).open())
+
+    async def stuck(_: bytes) -> None:
+        await asyncio.Event().wait()
+
+    for _ in range(20):
+        pipe.receive(FOO)
+        await settle(3)
+        pipe.receive(b"\1\0" + bytes(10_000), b"\0\3\1")
+    assert isinstance(pipe.error, ProtocolError)
+    async with asyncio.timeout(10):
+        await mux.wait_closed()
+    assert mux.backlog.bytes == 0
+
+
+async def test_a_peer_makes_us_warn_once(caplog: pytest.LogCaptureFixture) -> None:
+    mux, pipe = recorded(Limits(channel_backlog=1000, close_timeout=0.01))
+    mux.pair("foo", lambda _: create(mux, messages=[(raw, lambda _: stuck.wait())]).open())
+    stuck = asyncio.Event()
+    for _ in range(10):
+        pipe.receive(FOO)
+        await settle(3)
+        pipe.receive(b"\1\0", b"\1\0" + bytes(2000), b"\0\3\1")
+    assert caplog.text.count("it is closed") == 1
+    async with asyncio.timeout(10):
+        await mux.wait_closed()
 
 
 async def test_frames_after_the_stream_was_destroyed_are_ignored() -> None:

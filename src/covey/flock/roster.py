@@ -400,6 +400,6 @@ class Roster:
         for record in self.all():
             if record.timer is not None:
                 record.timer.cancel()
+        closing = [record.connection for record in self.all()]  # also those that end with a handler
         await self._tasks.end()
-        closing = [record.connection for record in self.all()]
         await asyncio.gather(*(each.close(CloseReason.SHUTDOWN) for each in closing))

@@ -303,8 +303,13 @@ class Connection:
         self._wake_all()
 
     def abort(self, error: CoveyError | None = None, reason: CloseReason | None = None) -> None:
-        """Cut at once, also when a `close` is under way; `error` is kept in `close_error`."""
+        """Cut at once, also when a `close` is under way; `error` is kept in `close_error`.
+
+        After the end: cancel the channel handlers that still run.
+        """
         if self._gone:
+            if self._mux is not None:
+                self._mux.cancel_handlers()
             return
         self._shell.abort(error, reason)
         self._learn_outcome()

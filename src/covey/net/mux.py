@@ -17,7 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from covey.errors import ClosedError, CoveyError
+from covey.errors import ClosedError, CoveyError, ProtocolError
 from covey.limits import Limits
 from covey.net.mux_channel import (
     Channel,
@@ -29,7 +29,8 @@ from covey.net.mux_channel import (
 )
 from covey.net.mux_message import Message
 from covey.net.mux_pairing import PairCallback, PairCallbacks
-from covey.net.mux_queue import Hold
+from covey.net.mux_queue import Backlog, Hold
+from covey.net.mux_tasks import HandlerTasks
 from covey.net.pipe import MessagePipe
 from covey.wire.encoding import Codec
 from covey.wire.protomux import Protomux
@@ -75,7 +76,9 @@ class Muxer:
         "_tasks",
         "_timer",
         "_timer_at",
+        "_warned",
         "_writers",
+        "backlog",
         "core",
         "destroyed",
         "limits",
@@ -97,7 +100,9 @@ class Muxer:
         self._auto_batch = auto_batch
         self._on_warning = on_warning
         self._channels: dict[Channel, None] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = HandlerTasks(self.limits.close_timeout)
+        self.backlog = Backlog(self.limits.mux_backlog, self._backlog_exceeded)
+        self._warned: set[str] = set()
         self._pairing = PairCallbacks(self)
         self._writers: dict[asyncio.Future[None], Channel] = {}
         self._slow: set[Channel] = set()
@@ -225,12 +230,16 @@ class Muxer:
     async def wait_closed(self) -> None:
         """Wait until no handler runs any more; call it after the pipe was closed.
 
-        Returns at once in a handler of this muxer: two that wait would wait for each other.
+        Handlers have `Limits.close_timeout` after that and are cancelled then. Returns at once in a
+        handler of this muxer: two that wait would wait for each other.
         """
-        if asyncio.current_task() in self._tasks:
-            return
-        while self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+        if asyncio.current_task() not in self._tasks:
+            await self._tasks.wait()
+
+    def cancel_handlers(self) -> None:
+        """Cancel what still runs after the pipe was closed, before its time is over."""
+        if self._ended:
+            self._tasks.end_now(self._cut_handlers)
 
     # The pipe calls these
 
@@ -279,19 +288,21 @@ class Muxer:
             if handle is not None:
                 handle.cancel()
         running = set(self._tasks)
-        self._cancel_soon(self._pairing.tasks)
+        self._tasks.cancel(self._pairing.tasks)
         cut = error or (ClosedError("the muxer was destroyed") if self.destroyed else None)
         self.destroyed = True
         ordered = list(owners(self.core.end()))
         for channel in dict.fromkeys([*ordered, *self._channels]):
             channel.stream_closed(cut)
         if cut is not None:
-            self._cancel_soon(running - {asyncio.current_task()})
+            self._tasks.cancel(running - {asyncio.current_task()})
+        self._tasks.end_soon(self._cut_handlers)
 
-    def _cancel_soon(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
-        """Cancel tasks after they have begun: one that has not would leave its callback unrun."""
-        for task in tuple(tasks):
-            self._loop.call_soon(task.cancel)
+    def _cut_handlers(self) -> None:
+        """The handlers had their time after the end: what waits for them is dropped."""
+        error = self._error or ClosedError("handlers did not end within close_timeout")
+        for channel in tuple(self._channels):
+            channel.stream_closed(error)
 
     # Channels call these
 
@@ -334,15 +345,25 @@ class Muxer:
 
     def run(self, awaitable: Awaitable[Any], name: str) -> asyncio.Task[Any]:
         """Run `awaitable` in a task of the muxer."""
-        task = self._loop.create_task(_as_coroutine(awaitable), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return self._tasks.run(awaitable, name)
+
+    def cancel_later(self, channel: Channel) -> asyncio.TimerHandle:
+        """Expire `channel` when its handlers have had their time after its close."""
+        return self._loop.call_later(self.limits.close_timeout, channel.expire)
+
+    def cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        """Cancel tasks of the muxer."""
+        self._tasks.cancel(tasks)
+
+    def warn(self, text: str, *values: object) -> None:
+        """Log what a remote may bring about again and again: a warning once, then for debugging."""
+        logger.log(logging.DEBUG if text in self._warned else logging.WARNING, text, *values)
+        self._warned.add(text)
 
     def failed(self, channel: Channel, what: str, error: Exception) -> None:
         """A callback of `channel` raised: the stream ends, or, when it is closed, a warning."""
         if channel.closed:
-            logger.warning("%s on closed channel %r failed", what, channel.protocol, exc_info=error)
+            self.warn("%s on closed channel %r failed: %r", what, channel.protocol, error)
             if self._on_warning is not None:
                 self._on_warning(error)
             return
@@ -395,6 +416,18 @@ class Muxer:
 
     # Inside
 
+    def _backlog_exceeded(self) -> None:
+        """Handlers keep too much: the channel with the most goes, then the stream."""
+        channels = (channel for channel in self._channels if not channel.closed)
+        largest = max(channels, key=lambda channel: channel.kept, default=None)
+        if largest is not None:
+            largest.shed()
+            if not largest.closed:  # it pauses the stream instead
+                return
+        if self.backlog.too_much and not self.destroyed:
+            limit = self.limits.mux_backlog
+            self.destroy(ProtocolError(f"keeps handlers busy with more than {limit} bytes"))
+
     def _receive(self, messages: list[bytes]) -> None:
         now = self._loop.time()
         for frame in messages:
@@ -434,6 +467,8 @@ class Muxer:
     def _release(self, token: int) -> None:
         self.core.release(token)
         self.flush()
+        if self._timer_at is not None and not self._ended:
+            self._arm()
 
     def _deliver(self, channel: Channel) -> None:
         if not self._ended:
@@ -481,7 +516,3 @@ class Muxer:
                 self._pipe.pause_reading()
             else:
                 self._pipe.resume_reading()
-
-
-async def _as_coroutine(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from covey.errors import ClosedError, CoveyError, LimitError, UsageError
 from covey.limits import Limits
 from covey.net.mux_message import Handler, Message, decoder_of, new_message
-from covey.net.mux_queue import RUNNING_OVERHEAD, HandlerQueue, Hold, Job, outcome
+from covey.net.mux_queue import RUNNING_OVERHEAD, Backlog, HandlerQueue, Hold, Job, outcome
 from covey.wire.encoding import Codec, encode, raw
 from covey.wire.protomux import Protomux
 from covey.wire.protomux_channel import ChannelCore
@@ -33,6 +33,7 @@ class ChannelHost(Protocol):
 
     core: Protomux
     limits: Limits
+    backlog: Backlog
 
     def flush_soon(self) -> None:
         """Write what was collected, at the latest with the end of this turn."""
@@ -48,6 +49,15 @@ class ChannelHost(Protocol):
 
     def run(self, awaitable: Awaitable[Any], name: str) -> asyncio.Task[Any]:
         """Run `awaitable` in a task of the muxer."""
+
+    def cancel_later(self, channel: Channel) -> asyncio.TimerHandle:
+        """Expire `channel` when its handlers have had their time after its close."""
+
+    def cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        """Cancel tasks of the muxer."""
+
+    def warn(self, text: str, *values: object) -> None:
+        """Log what a remote may bring about again and again: a warning once."""
 
     def failed(self, channel: Channel, what: str, error: Exception) -> None:
         """A callback of `channel` raised: the stream ends, or, when it is closed, a warning."""
@@ -87,6 +97,7 @@ class Channel:
         "__weakref__",
         "_closing",
         "_codec",
+        "_deadline",
         "_destroyed",
         "_host",
         "_on_close",
@@ -97,6 +108,7 @@ class Channel:
         "_queue",
         "_running",
         "_stopped",
+        "_tasks",
         "_told",
         "_waiters",
         "core",
@@ -141,8 +153,11 @@ class Channel:
         self._told = False
         self._destroyed = False
         self._running = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._deadline: asyncio.TimerHandle | None = None
         self._queue = HandlerQueue(
             host.limits,
+            host.backlog,
             pause=(lambda wait: host.set_reading(self, wanted=not wait)) if backpressure else None,
         )
         self._waiters: list[tuple[str, asyncio.Future[bool]]] = []
@@ -344,6 +359,7 @@ class Channel:
             self._stop(remote=remote)
         else:
             self._closing = remote
+            self._linger()
 
     def stream_closed(self, error: CoveyError | None) -> None:
         """The stream is gone. With an error the queue is dropped, without it is still delivered."""
@@ -360,6 +376,21 @@ class Channel:
         """The stream takes more."""
         if not self.core.closed:
             self._call("on_drain", self._on_drain, self)
+
+    @property
+    def kept(self) -> int:
+        """Bytes that its handlers keep, waiting and running."""
+        return self._queue.kept
+
+    def shed(self) -> None:
+        """All handlers of the muxer keep too much, and those of this channel most of it."""
+        if not self._queue.pause():
+            self._give_up("mux_backlog", self._host.limits.mux_backlog)
+
+    def expire(self) -> None:
+        """It is closed and its handlers had their time: cancel them."""
+        self._stop(remote=bool(self._closing))
+        self._host.cancel(self._tasks)
 
     def task_done(self) -> None:
         """One task of this channel has ended."""
@@ -387,7 +418,7 @@ class Channel:
             return
         if result is not None and hasattr(result, "__await__"):
             if what == "on_open" and self._ordered and not self._stopped:
-                self._start_queue(result, what, None)
+                self._start_queue(result, what, None, RUNNING_OVERHEAD)
             else:
                 self._run(result, what, None)
 
@@ -396,17 +427,24 @@ class Channel:
         if hold is not None:
             hold.wait()
         what = f"the handler of message type {message.type}"
-        if self._ordered and not self._stopped:
-            self._start_queue(result, what, hold)
-            return
         cost = RUNNING_OVERHEAD + size
+        if self._ordered and not self._stopped:
+            self._start_queue(result, what, hold, cost)
+            return
         self._run(result, what, hold, cost)
         if not self._queue.charge(cost):
-            self._give_up()
+            self._fell_behind()
 
     def _run(self, result: Awaitable[Any], what: str, hold: Hold | None, cost: int = 0) -> None:
+        self._start(self._finish(result, what, hold, cost), what)
+
+    def _start(self, work: Awaitable[Any], what: str) -> None:
         self._running += 1
-        self._host.run(self._finish(result, what, hold, cost), f"covey {self.protocol} {what}")
+        task = self._host.run(work, f"covey {self.protocol} {what}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if self.core.closed:
+            self._linger()
 
     async def _finish(
         self, result: Awaitable[Any], what: str, hold: Hold | None, cost: int
@@ -420,15 +458,18 @@ class Channel:
         if error is not None:
             self._host.failed(self, what, error)
 
-    def _start_queue(self, first: Awaitable[Any], what: str, hold: Hold | None) -> None:
+    def _start_queue(self, first: Awaitable[Any], what: str, hold: Hold | None, cost: int) -> None:
         self._queue.start()
-        self._running += 1
-        self._host.run(self._work(first, what, hold), f"covey {self.protocol} handlers")
+        self._start(self._work(first, what, hold, cost), "handlers")
+        self._queue.hold(cost)
 
-    async def _work(self, first: Awaitable[Any], what: str, hold: Hold | None) -> None:
+    async def _work(self, first: Awaitable[Any], what: str, hold: Hold | None, cost: int) -> None:
         """Wait for `first`, then hand over what was queued meanwhile, in order."""
         try:
-            error = await outcome(first, hold)
+            try:
+                error = await outcome(first, hold)
+            finally:
+                self._queue.release(cost)
             while error is None and (job := self._queue.first) is not None:
                 what = f"the handler of message type {job.message.type}"
                 error = await job.run(lambda: self._stopped)
@@ -444,20 +485,28 @@ class Channel:
     def _enqueue(self, message: Message[Any], payloads: list[bytes]) -> None:
         hold = self._host.reply_hold() if message.auto_batch else None
         if not self._queue.push(Job(message, payloads, hold)):
-            self._give_up()
+            self._fell_behind()
 
-    def _give_up(self) -> None:
+    def _fell_behind(self) -> None:
+        self._give_up("channel_backlog", self._host.limits.channel_backlog)
+
+    def _give_up(self, limit: str, allowed: int) -> None:
         """The handlers fell too far behind: close, and say why."""
         if self.core.closed:
             return
-        limit = self._host.limits.channel_backlog
         self.error = LimitError(
-            f"channel {self.protocol!r}: handlers fell {limit} bytes behind",
-            limit="channel_backlog",
-            allowed=limit,
+            f"channel {self.protocol!r}: handlers fell {allowed} bytes behind ({limit})",
+            limit=limit,
+            allowed=allowed,
         )
-        logger.warning("%s; it is closed", self.error)
+        self._host.warn("%s; it is closed", self.error)
         self.close()
+
+    def _linger(self) -> None:
+        """It is closed while handlers run: they have `Limits.close_timeout` from now on."""
+        if self._deadline is None and self._running:
+            self._deadline = self._host.cancel_later(self)
+            self._host.core.lingering += 1
 
     def _stop(self, *, remote: bool) -> None:
         """Nothing is delivered from now on; tell that it is closed."""
@@ -468,11 +517,15 @@ class Channel:
         self._settle("opened", value=self.core.opened)
         self._host.wake_writers(self, self.closed_error())
         self._call("on_close", self._on_close, remote, self)
+        self._linger()
         self._destroy_when_done()
 
     def _destroy_when_done(self) -> None:
         if self._told and self._running == 0 and not self._destroyed:
             self._destroyed = True
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._host.core.lingering -= 1
             self._host.forget(self)
             self._call("on_destroy", self._on_destroy, self)
             self._settle("destroyed", value=True)

@@ -29,6 +29,9 @@ class PairHost(Protocol):
     def pair_done(self, request: RemoteOpen) -> None:
         """The callback for `request` has ended."""
 
+    def warn(self, text: str, *values: object) -> None:
+        """Log what a remote may bring about again and again: a warning once."""
+
     def destroy(self, error: CoveyError | None = None) -> None:
         """Cut the stream."""
 
@@ -69,7 +72,7 @@ class PairCallbacks:
         """The callback for `request` took too long: its open was rejected."""
         task = self._tasks.get(request)
         if task is not None:
-            logger.warning("a pair callback took too long: the open was rejected")
+            self._host.warn("a pair callback took too long: the open was rejected")
             task.cancel()
 
     async def _finish(

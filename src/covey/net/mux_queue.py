@@ -15,6 +15,32 @@ RUNNING_OVERHEAD = 1024
 """What an overlapping handler counts besides its payload: about what its task takes."""
 
 
+class Backlog:
+    """What all handlers of one muxer keep, in bytes; `exceeded` is called above the limit."""
+
+    __slots__ = ("_exceeded", "_limit", "bytes")
+
+    def __init__(self, limit: int, exceeded: Callable[[], None]) -> None:
+        self.bytes = 0
+        self._limit = limit
+        self._exceeded = exceeded
+
+    @property
+    def too_much(self) -> bool:
+        """Whether more is kept than is allowed."""
+        return self.bytes > self._limit
+
+    def add(self, cost: int) -> None:
+        """Count `cost` bytes more."""
+        self.bytes += cost
+        if self.bytes > self._limit:
+            self._exceeded()
+
+    def take(self, cost: int) -> None:
+        """Count `cost` bytes less."""
+        self.bytes -= cost
+
+
 class Hold:
     """Replies held back until the handlers of one received batch are done."""
 
@@ -88,11 +114,25 @@ class HandlerQueue:
     `Limits.read_backlog` wait, and with False when half of that is left; then nothing is refused.
     """
 
-    __slots__ = ("_bytes", "_high", "_jobs", "_limit", "_pause", "_paused", "active")
+    __slots__ = (
+        "_backlog",
+        "_bytes",
+        "_held",
+        "_high",
+        "_jobs",
+        "_limit",
+        "_pause",
+        "_paused",
+        "active",
+    )
 
-    def __init__(self, limits: Limits, *, pause: Callable[[bool], None] | None) -> None:
+    def __init__(
+        self, limits: Limits, backlog: Backlog, *, pause: Callable[[bool], None] | None
+    ) -> None:
         self._jobs: deque[Job] = deque()
+        self._backlog = backlog
         self._bytes = 0
+        self._held = 0
         self._limit = limits.channel_backlog
         self._high = min(limits.read_backlog, limits.channel_backlog)
         self._pause = pause
@@ -103,6 +143,30 @@ class HandlerQueue:
     def first(self) -> Job | None:
         """What comes next."""
         return self._jobs[0] if self._jobs else None
+
+    @property
+    def kept(self) -> int:
+        """Bytes that wait or are being handled."""
+        return self._bytes + self._held
+
+    def hold(self, cost: int) -> None:
+        """Count `cost` bytes of a handler that runs, for the muxer's backlog alone."""
+        self._held += cost
+        self._backlog.add(cost)
+
+    def release(self, cost: int) -> None:
+        """Take back what `hold` counted."""
+        self._held -= cost
+        self._backlog.take(cost)
+
+    def pause(self) -> bool:
+        """Pause the stream until something is handled; False where that is not wanted."""
+        if self._pause is None:
+            return False
+        if not self._paused:
+            self._paused = True
+            self._pause(True)
+        return True
 
     def start(self) -> None:
         """A handler takes its time."""
@@ -116,11 +180,11 @@ class HandlerQueue:
     def charge(self, cost: int) -> bool:
         """Count `cost` bytes that handlers keep; False when too much waits now."""
         self._bytes += cost
+        self._backlog.add(cost)
         if self._pause is None:
             return self._bytes <= self._limit
-        if not self._paused and self._bytes > self._high:
-            self._paused = True
-            self._pause(True)
+        if self._bytes > self._high:
+            self.pause()
         return True
 
     def done(self, job: Job) -> None:
@@ -147,6 +211,7 @@ class HandlerQueue:
     def discharge(self, cost: int) -> None:
         """Take back what `charge` counted."""
         self._bytes -= cost
+        self._backlog.take(cost)
         if self._pause is not None and self._paused and self._bytes <= self._high // 2:
             self._paused = False
             self._pause(False)

@@ -62,6 +62,7 @@ class Protomux:
         "_remote",
         "_unread_answers",
         "_waiting",
+        "lingering",
         "outbox",
     )
 
@@ -79,6 +80,7 @@ class Protomux:
         self._holds = Holds(self.outbox, self._limits.auto_cork)
         self._kept = 0
         self._unread_answers = 0
+        self.lingering = 0  # closed channels that the shell still works for: count as live
 
     # What we ask for
 
@@ -361,7 +363,7 @@ class Protomux:
             yield ChannelOpened(channel, remote.take_handshake())
         elif (
             len(self._deadlines) >= self._limits.max_pairing
-            or len(self._remote) >= self._limits.max_channels
+            or len(self._remote) + self.lingering >= self._limits.max_channels
         ):
             self._answer(REJECT, remote_id)
         else:

@@ -97,14 +97,14 @@ class NumberTable:
         return number
 
     def free(self, number: int) -> None:
-        """The number may be given to another channel."""
-        self._channels.pop(number, None)
-        self._free.append(number)
+        """The number may be given to another channel; one that nobody has stays as it is."""
+        if self._channels.pop(number, None) is not None:
+            self._free.append(number)
 
     def in_order(self) -> list[ChannelCore]:
         """The channels, by number."""
         return [self._channels[number] for number in sorted(self._channels)]
 
     def clear(self) -> None:
-        """Forget all channels; no number is given after that."""
+        """Forget all channels. Their numbers stay taken: this comes with the end of the stream."""
         self._channels.clear()
