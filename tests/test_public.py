@@ -194,3 +194,7 @@ def test_importing_a_package_loads_none_of_its_parts(package: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True
     )
     assert set(done.stdout.split()) == {"covey", "covey._lazy", "covey._version", package}
+
+
+def test_type_checkers_are_told_that_there_are_types() -> None:
+    assert (PACKAGE / "py.typed").is_file()

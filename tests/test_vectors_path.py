@@ -1,4 +1,4 @@
-"""Vectors from another folder take the place of ours, and a wrong folder is no folder that holds."""
+"""Vectors from another folder take the place of ours; a wrong folder is none that holds any."""
 
 from __future__ import annotations
 
