@@ -133,7 +133,7 @@ PUBLIC: dict[str, str] = {
     """,
     "covey.conn": """
         Connected Connecting ConnectingFailed Dialler Disconnected Disconnecting
-        DisconnectingFailed History Hub HubEntry HubEvent Link Session SessionEnd SessionStart
+        DisconnectingFailed Failure History Hub HubEntry HubEvent Link Session SessionEnd SessionStart
         Staged StagedEntry Staging StagingEvent State Story StoryLine TieBreak Unstaged
         UnstageReason Via keep_smaller_dialler
     """,

@@ -352,12 +352,12 @@ async def test_row_5_connect_during_a_disconnect_that_fails_gets_the_old_session
 
 
 async def test_row_5_compatibility_answers_false_and_dials_later() -> None:
-    play = Play(compat=True)
+    play = Play()
     link = await play.connected(peer(1))
     link.hold = True
     closing = asyncio.create_task(play.hub.disconnect(peer(1)))
     await turns()
-    answer: Any = await play.hub.connect(peer(1))
+    answer: Any = await play.hub.connect_or_false(peer(1))
     assert answer is False
     link.closes[0].set_result(None)
     assert await closing is True

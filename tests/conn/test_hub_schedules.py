@@ -56,7 +56,7 @@ class Automaton:
 class Chaos:
     """Random calls, completions and ends on a few addresses."""
 
-    def __init__(self, seed: int, **options: Any) -> None:
+    def __init__(self, seed: int, connect: str = "connect", **options: Any) -> None:
         self.random = random.Random(seed)
         self.dialler = ScriptedDialler(stubborn=self.random.random() < 0.3)
         key_pair = KeyPair.from_seed(bytes([seed % 256]) * 32)
@@ -66,6 +66,7 @@ class Chaos:
             limits=Limits(close_timeout=0.01, max_per_key=4, max_connections=12),
             **options,
         )
+        self.connect = connect
         self.automaton = Automaton(self.hub)
         self.addresses = [Address.net("10.1.0.1", 1 + n, key=bytes([n % 2]) * 32) for n in range(4)]
         self.links: list[ScriptedLink] = []
@@ -78,7 +79,7 @@ class Chaos:
         dials = [target for target, future in self.dialler.pending if not future.done()]
         match self.random.randrange(12):
             case 0 | 1 | 2:
-                self.call(self.hub.connect(address))
+                self.call(getattr(self.hub, self.connect)(address))
             case 3 | 4:
                 self.call(self.hub.disconnect(address))
             case 5 | 6 if dials:
@@ -152,8 +153,8 @@ class Chaos:
 @pytest.mark.parametrize("seed", range(60))
 @pytest.mark.parametrize(
     "options",
-    [{}, {"compat": True}, {"tie_break": keep_smaller_dialler}],
-    ids=["plain", "compat", "tie-break"],
+    [{}, {"connect": "connect_or_false"}, {"tie_break": keep_smaller_dialler}],
+    ids=["plain", "or-false", "tie-break"],
 )
 async def test_random_schedules_keep_the_contract(options: dict[str, Any], seed: int) -> None:
     chaos = Chaos(seed, **options)

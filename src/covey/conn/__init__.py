@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         Unstaged,
         UnstageReason,
     )
-    from covey.conn.story import History, Story, StoryLine
+    from covey.conn.story import Failure, History, Story, StoryLine
 
 _HOMES: Final = {
     "covey.conn.hub": ("Hub",),
@@ -65,6 +65,7 @@ _HOMES: Final = {
         "Unstaged",
     ),
     "covey.conn.story": (
+        "Failure",
         "History",
         "Story",
         "StoryLine",
@@ -82,6 +83,7 @@ __all__ = [
     "Disconnected",
     "Disconnecting",
     "DisconnectingFailed",
+    "Failure",
     "History",
     "Hub",
     "HubEntry",

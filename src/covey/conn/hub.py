@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from covey.address import Address
 from covey.conn.hub_entry import RESERVED, Cut, HubEntry
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from covey.net.attempt import AttemptObserver
     from covey.net.connection import Connection
     from covey.net.endpoint import Endpoint
+    from covey.net.handshakes import Handshake
+    from covey.net.transports import Transport
 
 logger = logging.getLogger("covey.conn.hub")
 
@@ -38,13 +40,12 @@ CLOSED = "This ConnHub instance is closed, create a new one."
 class Hub:
     """Connections by address, with their states and events.
 
-    Without `dialler` the hub makes its own `Endpoint` (from `key_pair`, `id`, `handshake`, and
-    `endpoint_options` for what else that takes) and can listen. `connect_timeout` in seconds
+    Without `dialler` the hub makes its own `Endpoint` (from `key_pair`, `id`, `handshake` and
+    the registries `handshakes` and `transports`) and can listen. `connect_timeout` in seconds
     overrides the default by type of the peer (lan 30, bt 60, dht 300, others 10).
     `observer` hears of handshakes of accepted connections, `admit(host, port)` may give the reason
     to refuse one before its handshake. `tie_break` chooses between sessions with the same key (None
-    keeps all; see `keep_smaller_dialler`). `clock` gives milliseconds since 1970. `compat` makes
-    `connect` during a disconnect return False at once, as the reference does, and dial later.
+    keeps all; see `keep_smaller_dialler`). `clock` gives milliseconds since 1970.
 
     After `close` every method but `close` and `reset` raises `HubClosed`, properties stay
     readable; closing it also closes its connections.
@@ -62,22 +63,32 @@ class Hub:
         observer: AttemptObserver | None = None,
         tie_break: TieBreak | None = None,
         connect_timeout: float | None = None,
-        compat: bool = False,
         clock: Callable[[], float] = wall_clock,
-        endpoint_options: Mapping[str, Any] | None = None,
+        handshakes: Mapping[str, Handshake] | None = None,
+        transports: Mapping[str, Transport] | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.history = History(clock=clock, limits=self.limits)
         self._story = HubStory(self.history, observer)
         self._admit_too = admit
-        self._compat = compat
         self._closed = False
         self._shutdown: asyncio.Task[None] | None = None
         self._endpoint: Endpoint | None = None
         if dialler is None:
             key_pair = key_pair or KeyPair.generate()
-            options = {"id": id, "handshake": handshake, **(endpoint_options or {})}
-            dialler = self._endpoint = self._make_endpoint(key_pair, options)
+            from covey.net.endpoint import Endpoint
+
+            dialler = self._endpoint = Endpoint(
+                key_pair=key_pair,
+                limits=self.limits,
+                id=id,
+                handshake=handshake,
+                handshakes=handshakes,
+                transports=transports,
+                on_connection=self._came_in,
+                admit=self._admit,
+                observer=self._story,
+            )
         self.key_pair = key_pair
         self._machine = HubMachine(
             dialler=dialler,
@@ -121,12 +132,29 @@ class Hub:
             session = entry.usable()
             if entry.state == "connected" and session is not None:
                 return cast("Connection", session.connection)
-            if self._compat and entry.state == "disconnecting":
-                machine.tasks.spawn(machine.retry(entry, target, data), f"covey hub retry {text}")
-                return cast("Connection", False)  # as the reference; typed for everybody else
             end = await asyncio.shield(entry.ended())
             if isinstance(end, Cut):
                 raise end.error
+
+    async def connect_or_false(
+        self,
+        address: str | Address,
+        data: Mapping[str, Any] | None = None,
+        *,
+        observer: AttemptObserver | None = None,
+        timeout: float | None = None,
+    ) -> Connection | Literal[False]:
+        """As `connect`, but during a disconnect False at once, as the reference answers.
+
+        The dial that follows is nobody's: its failure is told by `connecting-failed` alone.
+        """
+        text, target = self._parse(address)
+        machine = self._machine
+        entry = machine.table.get(text)
+        if entry is not None and entry.state == "disconnecting":
+            machine.tasks.spawn(machine.retry(entry, target, data), f"covey hub retry {text}")
+            return False
+        return await self.connect(address, data, observer=observer, timeout=timeout)
 
     async def disconnect(
         self, address: str | Address, reason: CloseReason | str | None = None
@@ -321,18 +349,6 @@ class Hub:
             await self._endpoint.close()
         await self._machine.cut(links, HubClosed(CLOSED), CloseReason.SHUTDOWN)
         await self._machine.tasks.end(self.limits.close_timeout)
-
-    def _make_endpoint(self, key_pair: KeyPair, options: Mapping[str, Any]) -> Endpoint:
-        from covey.net.endpoint import Endpoint
-
-        return Endpoint(
-            key_pair=key_pair,
-            limits=self.limits,
-            on_connection=self._came_in,
-            admit=self._admit,
-            observer=self._story,
-            **options,
-        )
 
     def _admit(self, host: str, port: int) -> str | None:
         refusal = self._machine.sessions.refuse_host(host, self._machine.dials)
