@@ -33,7 +33,7 @@ _SPECIAL_PATTERN = re.compile("[!~:;]")
 _HIDDEN = {"!!": "\x01", "!~": "\x02", "!:": "\x03", "!;": "\x04"}
 _SHOWN = str.maketrans({hidden: pair[1] for pair, hidden in _HIDDEN.items()})
 
-_KEY_SIZE = 32
+_KEY_SIZE = 32  # not that of `keys`: to read an address loads no cryptography
 _CACHED_LENGTH = 256  # longer texts are rare, and strangers shall not fill the cache with them
 _INTERNET_TRANSPORTS = frozenset({"net", "utp"})
 _KEYED = ("shs", "noise")

@@ -97,7 +97,7 @@ class Limits:
     max_dns_records: int = 10_000
     """Records a DNS-discovery node keeps for others."""
     max_dns_peers: int = 31
-    """Peers in one DNS answer: what one TXT string can hold."""
+    """Peers heard from one DNS answer; one of ours tells no more than its TXT string holds, 31."""
     dns_answers_per_second: float = 50.0
     """DNS answers per second to one address; many processes of one host share theirs."""
     dns_answer_burst: float = 200.0
