@@ -449,3 +449,11 @@ def test_what_is_no_invite_is_refused_without_quoting_it(text: str) -> None:
         parse_invite(text)
     assert K not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("host", "port"), [("h", 1.5), ("h", True), ("h", "1"), ("h", None), (b"h", 1), (None, 1)]
+)
+def test_net_takes_a_text_and_a_whole_number(host: Any, port: Any) -> None:
+    with pytest.raises(TypeError, match="a host is a str and a port an int"):
+        Address.net(host, port)

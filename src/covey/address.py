@@ -139,8 +139,12 @@ class Address:
         """`net:host:port~handshake[:key]`; IPv6 hosts are written with plain colons.
 
         Raises `AddressError` for a port outside 1 to 65535, an empty host, characters that no
-        address can hold, or a key without a handshake that carries one.
+        address can hold, or a key without a handshake that carries one; `TypeError` for a host that
+        is not a str or a port that is not an int.
         """
+        if not isinstance(host, str) or not isinstance(port, int) or isinstance(port, bool):
+            kinds = f"{type(host).__name__}, {type(port).__name__}"
+            raise TypeError(f"a host is a str and a port an int, not {kinds}")
         if not host or not 1 <= port <= 0xFFFF:
             raise AddressError(f"no host and port to connect to: {host!r}, {port}")
         if key is not None and handshake not in _KEYED:

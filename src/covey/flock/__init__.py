@@ -28,8 +28,9 @@ if TYPE_CHECKING:
         PeerRejected,
         RedundantConnection,
     )
-    from covey.flock.flock import Flock, PeerPlace
+    from covey.flock.flock import Flock
     from covey.flock.hooks import ConnectHook, StreamHook, StreamIdentity
+    from covey.flock.places import PeerPlace
     from covey.flock.policy import Cause, Reason
     from covey.flock.topic import Topic
     from covey.flock.view import FlockEntry
@@ -56,15 +57,13 @@ _HOMES: Final = {
         "PeerRejected",
         "RedundantConnection",
     ),
-    "covey.flock.flock": (
-        "Flock",
-        "PeerPlace",
-    ),
+    "covey.flock.flock": ("Flock",),
     "covey.flock.hooks": (
         "ConnectHook",
         "StreamHook",
         "StreamIdentity",
     ),
+    "covey.flock.places": ("PeerPlace",),
     "covey.flock.policy": (
         "Cause",
         "Reason",

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 from covey.address import Address
 from covey.conn.hub import Hub
@@ -33,6 +33,7 @@ from covey.flock.events import (
 )
 from covey.flock.hooks import ConnectHook, StreamHook
 from covey.flock.outcomes import Outcomes
+from covey.flock.places import PeerPlace, check_options, place_of
 from covey.flock.pursuit import Pursuit
 from covey.flock.records import Handler, Hooks
 from covey.flock.roster import Roster
@@ -45,9 +46,6 @@ from covey.net.connection import Connection
 from covey.owned_tasks import OwnedTasks
 
 logger = logging.getLogger("covey.flock")
-
-PeerPlace: TypeAlias = int | str | tuple[str, int] | Address
-"""A port of 127.0.0.1, a multiserver address, or host and port."""
 
 
 class Flock:
@@ -98,6 +96,12 @@ class Flock:
         hooks = Hooks(handler, stream, connect, handshake_timeout)
         limits = limits or Limits()
         handshake = handshake or ("raw" if stream is not None else "noise")
+        check_options(
+            id=id,
+            handshake=handshake,
+            max_connections=max_connections,
+            connect_timeout=connect_timeout,
+        )
         self.id = os.urandom(32) if id is None else bytes(id)
         self._hash = hash
         self._topics: dict[bytes, Topic] = {}
@@ -298,7 +302,7 @@ class Flock:
         told as `peer-rejected`: whitelist, banned, duplicate, and what `Reason` lists.
         """
         self._check_open()
-        raw, (host, port, key) = name_bytes(name), _place(peer)
+        raw, (host, port, key) = name_bytes(name), place_of(peer)
         self._pursuit.lift(raw, host, port)
         return self._pursuit.found(raw, host, port, "application", key)
 
@@ -309,7 +313,7 @@ class Flock:
         nothing about where a peer comes from. Use the whitelist to keep hosts out.
         """
         self._check_open()
-        host, port, _ = _place(peer)
+        host, port, _ = place_of(peer)
         self._pursuit.ban(name_bytes(name), host, port)
 
     def explain(self, peer: PeerPlace | bytes | Peer) -> Story:
@@ -319,7 +323,7 @@ class Flock:
             peer = (peer.host, peer.port)
         if isinstance(peer, bytes) or (isinstance(peer, Address) and peer.host is None):
             return explain_key(self._context, self._pursuit, self._roster, peer)
-        host, port, key = _place(peer)
+        host, port, key = place_of(peer)
         return explain(
             self._context, self._pursuit, self._roster, (canonical_host(host), port), key
         )
@@ -393,18 +397,3 @@ class Flock:
 def _own_channel(discovery: bool, limits: Limits) -> Channel:
     """Multicast on the local network, or nothing at all."""
     return Channel((DnsDiscovery(limits=limits),) if discovery else (), limits=limits)
-
-
-def _place(peer: PeerPlace) -> tuple[str, int, bytes | None]:
-    """Host, port and key of a peer in any of the forms that `add_peer` takes."""
-    if isinstance(peer, int):
-        return "127.0.0.1", peer, None
-    if isinstance(peer, str):
-        peer = Address.parse(peer)
-    if isinstance(peer, Address):
-        if peer.host is None or peer.port is None:
-            raise UsageError(f"no host and port in {peer}")
-        step = peer.handshake
-        return peer.host, peer.port, step.key if step is not None else None
-    host, port = peer
-    return host, port, None

@@ -1,0 +1,66 @@
+"""What users of a flock give it: where a peer is, and options; checked before anything happens."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias, TypeGuard
+
+from covey.address import Address
+from covey.errors import UsageError
+from covey.wire.identity import MAX_ID_SIZE
+
+PeerPlace: TypeAlias = int | str | tuple[str, int] | Address
+"""A port of 127.0.0.1, a multiserver address, or host and port."""
+
+_EXPECTED = "a port of this machine, a multiserver address, or (host, port)"
+
+
+def place_of(peer: PeerPlace) -> tuple[str, int, bytes | None]:
+    """Host, port and key of a peer in any of the forms that `add_peer` takes.
+
+    Raises `TypeError` for what has none of them, `UsageError` for an address without a host and a
+    port, `AddressError` for text that is no address.
+    """
+    if isinstance(peer, str):
+        peer = Address.parse(peer)
+    if isinstance(peer, Address):
+        if peer.host is None or peer.port is None:
+            raise UsageError(f"no host and port in {peer}")
+        step = peer.handshake
+        return peer.host, peer.port, step.key if step is not None else None
+    if isinstance(peer, int) and not isinstance(peer, bool):
+        return "127.0.0.1", peer, None
+    if not isinstance(peer, (tuple, list)):
+        raise TypeError(f"a peer is {_EXPECTED}, not {type(peer).__name__}")
+    if len(peer) != 2:
+        raise UsageError(f"a peer is {_EXPECTED}, not {len(peer)} values")
+    host, port = peer
+    if not isinstance(host, str) or not _is_number(port):
+        kinds = f"({type(host).__name__}, {type(port).__name__})"
+        raise TypeError(f"a host is text and a port a number, not {kinds}")
+    return host, port, None
+
+
+def check_options(
+    *,
+    id: bytes | None,  # noqa: A002 - the original's option
+    handshake: str,
+    max_connections: int,
+    connect_timeout: float,
+) -> None:
+    """Refuse what no flock can work with: `UsageError`, `TypeError` for another type."""
+    if not _is_number(max_connections):
+        raise TypeError(f"max_connections is a number, not {type(max_connections).__name__}")
+    if max_connections < 0:
+        raise UsageError(f"max_connections is a number from 0 (no limit) on, not {max_connections}")
+    if not connect_timeout > 0:
+        raise UsageError(f"connect_timeout is in seconds, more than 0, not {connect_timeout!r}")
+    if id is None:
+        return
+    if not isinstance(id, (bytes, bytearray, memoryview)):
+        raise TypeError(f"an id is bytes, not {type(id).__name__}")
+    if handshake == "plain" and not 1 <= len(id) <= MAX_ID_SIZE:
+        raise UsageError(f"a plain id has 1 to {MAX_ID_SIZE} bytes, not {len(id)}")
+
+
+def _is_number(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
