@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import suppress
 
 import pytest
@@ -362,10 +363,104 @@ async def test_an_idle_remote_is_timed_out_and_a_quiet_one_is_kept() -> None:
         assert ours.messages_read == theirs.messages_read == 0
         peer = await RawPeer.connect(side.port)  # says nothing more after its handshake
         await peer.shake()
+        await peer.send(b"")  # it keeps alive, or so it seems
         silent = await side.next()
         with pytest.raises(ClosedError, match="silent"):
             await receive(silent)
         assert silent.close_reason is CloseReason.TIMEOUT
+        peer.close()
+
+
+async def test_a_silent_remote_that_never_kept_alive_stays_past_the_idle_timeout() -> None:
+    limits = Limits(idle_timeout=0.05, keep_alive=0.01)
+    async with listening(limits=limits) as side:
+        peer = await RawPeer.connect(side.port)
+        await peer.shake()
+        silent = await side.next()
+        before = silent.bytes_written
+        await until(lambda: silent.bytes_written >= before + 400)  # twenty keep-alives of our own
+        assert not silent.closed
+        peer.close()
+
+
+@pytest.mark.parametrize("handshake", ["noise", "plain"])
+async def test_a_remote_that_does_not_read_is_cut_when_nothing_of_a_send_leaves(
+    handshake: str,
+) -> None:
+    limits = Limits(idle_timeout=0.2, write_backlog=1 << 16)
+    async with listening(limits=limits, handshake=handshake) as side:
+        if handshake == "noise":
+            peer = await RawPeer.connect(side.port)
+            await peer.shake()
+        else:
+            peer = RawPeer(await raw_socket(side.port), is_initiator=True)
+            await peer.loop.sock_sendall(peer.sock, bytes([4]) + b"mine")
+        peer.sock.shutdown(socket.SHUT_WR)
+        stuck = await side.next()
+        async with asyncio.timeout(10):
+            with suppress(ClosedError):
+                while True:
+                    await stuck.send(bytes(60_000))
+        assert stuck.close_reason is CloseReason.TIMEOUT
+        peer.close()
+
+
+async def test_a_remote_that_reads_slowly_is_not_cut() -> None:
+    limits = Limits(idle_timeout=0.3, keep_alive=0, write_backlog=1 << 16)
+    async with listening(limits=limits, handshake="plain") as side:
+        raw = await raw_socket(side.port)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(raw, bytes([4]) + b"mine")
+        slow = await side.next()
+        sending = asyncio.create_task(slow.send(bytes(16 << 20)))
+        await sending
+        after = asyncio.create_task(slow.send(b"after it"))
+        for _ in range(10):
+            await loop.sock_recv(raw, 1 << 20)
+            await asyncio.wait([after], timeout=0.06)
+        assert not slow.closed
+        slow.abort()
+        with pytest.raises(ClosedError):
+            await after
+        raw.close()
+
+
+async def test_the_largest_unfinished_frame_goes_when_all_of_them_are_too_much() -> None:
+    limits = Limits(partial_frames=300_000)
+    async with listening(limits=limits) as side:
+        peers = [await RawPeer.connect(side.port) for _ in range(3)]
+        connections = []
+        for peer, size in zip(peers, (100_000, 150_000, 90_000), strict=True):
+            await peer.shake()
+            connection = await side.next()
+            connections.append(connection)
+            before = connection.bytes_read
+            await peer.loop.sock_sendall(peer.sock, b"\xff\xff\xff" + bytes(size))
+            await until(lambda c=connection, b=before, s=size: c.bytes_read == b + s + 3)  # type: ignore[misc]
+        assert [connection.closed for connection in connections] == [False, True, False]
+        await connections[1].wait_closed()
+        assert connections[1].close_reason is CloseReason.LIMIT
+        assert side.endpoint._frames.held == 190_006
+        for connection in connections:
+            connection.abort()
+        assert side.endpoint._frames.held == 0
+        for peer in peers:
+            peer.close()
+
+
+async def test_a_frame_that_trickles_in_costs_its_connection() -> None:
+    async with listening(limits=Limits(idle_timeout=0.1)) as side:
+        peer = await RawPeer.connect(side.port)
+        await peer.shake()
+        trickled = await side.next()
+        await peer.loop.sock_sendall(peer.sock, b"\xff\xff\xff")
+        async with asyncio.timeout(10):
+            while not trickled.closed:
+                with suppress(ConnectionError):
+                    await peer.loop.sock_sendall(peer.sock, b"x")
+                await turns(5)
+        assert trickled.close_reason is CloseReason.TIMEOUT
+        assert "too slow with a frame" in trickled.close_text
         peer.close()
 
 

@@ -206,6 +206,7 @@ async def test_an_idle_timeout_strikes_only_after_the_peer_stops_writing() -> No
         peer = await RawPeer.connect(side.port)
         await peer.shake()
         ours = await side.next()
+        await peer.send(b"")  # by which it says that it keeps alive
         for n in range(8):  # more than twice the timeout in all
             await peer.send(bytes([n]))
             assert await receive(ours) == bytes([n])

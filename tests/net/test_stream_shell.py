@@ -350,6 +350,8 @@ async def test_a_close_whose_bytes_never_leave_is_cut() -> None:
     stage.start(is_open=True)
     stage.transport.waiting = 10
     stage.shell.close(CloseReason.LOCAL)
+    for timer in stage.timers():
+        timer.cancel()
     stage.shell._on_timer()
     assert stage.taken()[-1] == "abort"
     stage.lose()

@@ -44,8 +44,14 @@ def make_stream(*, is_initiator: bool, **options: Any) -> SecretStream:
     return SecretStream(is_initiator=is_initiator, **(settings | options))
 
 
-def make_pair(**options: Any) -> tuple[SecretStream, SecretStream]:
-    return make_stream(is_initiator=True, **options), make_stream(is_initiator=False, **options)
+def make_pair(
+    *, receiving: Limits | None = None, **options: Any
+) -> tuple[SecretStream, SecretStream]:
+    """Both ends; `receiving` are limits of the right one alone."""
+    left = make_stream(is_initiator=True, **options)
+    if receiving is not None:
+        options["limits"] = receiving
+    return left, make_stream(is_initiator=False, **options)
 
 
 def take(session: Session) -> bytes:

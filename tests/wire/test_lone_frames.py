@@ -125,8 +125,8 @@ def pieces(data: bytes, ends: list[int], dice: random.Random) -> list[bytes]:
 def test_random_splits_and_damage_are_told_alike(seed: int) -> None:
     dice = random.Random(seed)
     limits = Limits(max_frame=dice.choice([200, 1 << 20]))
-    left, right = open_pair(limits=limits, deliver_empty=dice.random() < 0.3)
-    twin_left, twin_right = open_pair(limits=limits, deliver_empty=right.deliver_empty)
+    left, right = open_pair(receiving=limits, deliver_empty=dice.random() < 0.3)
+    twin_left, twin_right = open_pair(receiving=limits, deliver_empty=right.deliver_empty)
     stream, ends = bytearray(), []
     for _ in range(40):
         message = content(dice.choice([0, 1, 100, 100, 100, 183, 184, LONE_SIZE, LONE_SIZE + 1]))

@@ -369,9 +369,11 @@ def test_a_keep_alive_waits_when_the_time_of_the_last_write_is_not_told() -> Non
 
 def test_keep_alive_and_timeout_start_as_the_limits_have_them_and_zero_is_off() -> None:
     limits = Limits(keep_alive=2, idle_timeout=7)
-    left, _ = open_pair(limits=limits)
+    left, right = open_pair(limits=limits)
     assert left.next_timer() == 2.0
     left.set_keep_alive(0, 0.0)
+    right.send_messages([b""])
+    left.receive_data(take(right), 0.0)
     assert left.next_timer() == 7.0
     left.set_timeout(0, 0.0)
     assert left.next_timer() is None

@@ -73,7 +73,7 @@ def test_a_reflected_header_is_refused() -> None:
 
 def test_a_frame_above_our_limit_is_refused_by_its_prefix_alone() -> None:
     limits = Limits(max_frame=1017, keep_alive=0, idle_timeout=0)
-    left, right = open_pair(limits=limits)
+    left, right = open_pair(receiving=limits)
     left.send_messages([bytes(1000)])
     assert messages_of(carry(left, right)[1]) == [bytes(1000)]
     left.send_messages([bytes(1001)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import errno
+import os
 
 from covey.errors import (
     ClosedError,
@@ -28,7 +30,7 @@ class CloseReason(enum.StrEnum):
     PROTOCOL = "protocol"
     """The remote broke a rule."""
     TIMEOUT = "timeout"
-    """The remote was silent for too long."""
+    """The remote was silent, did not read or was slow with a frame for too long."""
     HANDSHAKE = "handshake"
     """The handshake failed."""
     REFUSED = "refused"
@@ -62,3 +64,21 @@ def reason_of(error: CoveyError) -> CloseReason:
         if isinstance(error, kind):
             return reason
     return CloseReason.ABORTED
+
+
+def reason_of_loss(exc: Exception | None) -> CloseReason:
+    """The reason of an end that came from the network; None: the remote ended it properly."""
+    if exc is None:
+        return CloseReason.REMOTE_END
+    if isinstance(exc, OSError) and exc.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH):
+        return CloseReason.TIMEOUT
+    return CloseReason.RESET
+
+
+def loss_error(exc: Exception) -> ClosedError:
+    """What `close_error` says of a connection that the network cut."""
+    number = exc.errno if isinstance(exc, OSError) else None
+    told = os.strerror(number) if number else exc.args[-1] if exc.args else exc
+    error = ClosedError(f"the connection was cut: {told}")
+    error.__cause__ = exc
+    return error

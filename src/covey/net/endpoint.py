@@ -24,6 +24,7 @@ from covey.net.attempt import Attempt, AttemptObserver
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 from covey.net.handshakes import Handshake, Identity, default_handshakes
+from covey.net.partial_frames import PartialFrames
 from covey.net.pending import Pending
 from covey.net.stream_shell import StreamShell
 from covey.net.transports import Listener, Transport, default_transports
@@ -82,6 +83,7 @@ class Endpoint:
         self._connections: set[Connection] = set()
         self._last_keys: dict[HostPort, bytes] = {}
         self._settled = Waiters()
+        self._frames = PartialFrames(self._limits.partial_frames)
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -252,6 +254,7 @@ class Endpoint:
             observer=observer,
             settled=self._settle,
             likely_key=likely_key,
+            frames=self._frames,
         )
 
     def _settle(self, pending: Pending, connection: Connection | None) -> None:

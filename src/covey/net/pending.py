@@ -21,6 +21,7 @@ from covey.net.attempt import Attempt, AttemptObserver
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 from covey.net.handshakes import Handshake, Identity
+from covey.net.partial_frames import PartialFrames
 from covey.net.stream_shell import StreamShell
 from covey.wire.secret_stream import SecretStream
 from covey.wire.session import Opened
@@ -41,6 +42,7 @@ class Pending:
         "_aborted",
         "_connection",
         "_deadline",
+        "_frames",
         "_handshake",
         "_identity",
         "_likely_key",
@@ -64,6 +66,7 @@ class Pending:
         observer: AttemptObserver | None,
         settled: Callable[[Pending, Connection | None], None],
         likely_key: bytes | None = None,
+        frames: PartialFrames | None = None,
     ) -> None:
         self.attempt = attempt
         self._handshake = handshake
@@ -72,6 +75,7 @@ class Pending:
         self._observer = observer
         self._settled = settled
         self._likely_key = likely_key
+        self._frames = frames
         self._remote = (attempt.host, attempt.port)
         self._shell: StreamShell | None = None
         self._started = False
@@ -100,7 +104,11 @@ class Pending:
             session.likely_key = session.likely_key or self._likely_key
         self._remote = remote
         self._shell = StreamShell(
-            session, self, limits=self._limits, keeps_alive=self._handshake.keeps_alive
+            session,
+            self,
+            limits=self._limits,
+            keeps_alive=self._handshake.keeps_alive,
+            frames=self._frames,
         )
         return self._shell
 

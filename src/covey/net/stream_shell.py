@@ -6,13 +6,14 @@ It has one step: feed, write, re-arm the timer, deliver. Nothing else touches th
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Protocol, cast
 from weakref import WeakKeyDictionary
 
 from covey.errors import ClosedError, CoveyError, HandshakeError, HandshakeTimeout, ProtocolError
 from covey.limits import Limits
-from covey.net.close_reason import CloseReason, reason_of
+from covey.net.close_reason import CloseReason, loss_error, reason_of, reason_of_loss
+from covey.net.partial_frames import PartialFrames
+from covey.net.sockets import failure_of, unacknowledged
 from covey.wire.cipher import FRAME_OVERHEAD, LONE_SIZE
 from covey.wire.secret_stream import SecretStream
 from covey.wire.session import (
@@ -25,14 +26,6 @@ from covey.wire.session import (
     TimedOut,
     WorkLeft,
 )
-
-try:  # not on every system
-    import fcntl
-    import termios
-
-    _OUTPUT_QUEUE: int | None = termios.TIOCOUTQ if sys.platform == "linux" else None
-except ImportError:
-    _OUTPUT_QUEUE = None
 
 SCRATCH_SIZE = 256 * 1024
 """Bytes of one read: enough for several 64 KiB messages, small enough to stay in the L2 cache."""
@@ -81,8 +74,8 @@ class ShellOwner(Protocol):
 class WatchedSession(Session, Protocol):
     """A session that watches for a dead remote."""
 
-    def set_timeout(self, seconds: float, now: float) -> None:
-        """Report `TimedOut` after so long without anything from the remote; 0: never."""
+    def set_reading(self, reading: bool, now: float) -> None:
+        """Nothing is read from now on, or it is again: the remote is not late in between."""
 
 
 class StreamShell(asyncio.BufferedProtocol):
@@ -92,32 +85,20 @@ class StreamShell(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "__weakref__",
-        "_close_at",
-        "_error",
-        "_gone",
-        "_limits",
-        "_loop",
-        "_pause",
-        "_quick",
-        "_reason",
-        "_remote_ended",
-        "_scratch",
-        "_session",
-        "_timer",
-        "_timer_at",
-        "_transport",
-        "_watched",
-        "_write_ended",
-        "bytes_read",
-        "bytes_written",
-        "closing",
-        "owner",
-        "write_paused",
-    )
+        "__weakref__", "_close_at", "_counted", "_error", "_frames", "_gone", "_left", "_limits",
+        "_look_at", "_loop", "_pause", "_quick", "_reading_paused", "_reason", "_remote_ended",
+        "_scratch", "_session", "_timer", "_timer_at", "_transport", "_watched", "_write_ended",
+        "bytes_read", "bytes_written", "closing", "owner", "write_paused",
+    )  # fmt: skip
 
     def __init__(
-        self, session: Session, owner: ShellOwner, *, limits: Limits, keeps_alive: bool = False
+        self,
+        session: Session,
+        owner: ShellOwner,
+        *,
+        limits: Limits,
+        keeps_alive: bool = False,
+        frames: PartialFrames | None = None,
     ) -> None:
         self.owner = owner
         self.bytes_read = 0
@@ -132,6 +113,11 @@ class StreamShell(asyncio.BufferedProtocol):
         self._timer_at = 0.0
         self._close_at: float | None = None
         self._pause = 0.0
+        self._frames = frames
+        self._counted = 0
+        self._look_at: float | None = None
+        self._left = 0
+        self._reading_paused = False
         self.closing = False
         self._quick = session if isinstance(session, SecretStream) else None
         self._reason: CloseReason | None = None
@@ -171,18 +157,22 @@ class StreamShell(asyncio.BufferedProtocol):
         if self._timer is None:
             self._arm()
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the socket."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def pause_reading(self) -> None:
         """Stop reading from the socket, so that the remote has to wait."""
         if self._transport is not None:
             self._transport.pause_reading()
-            self._set_idle_timeout(0)  # silence is our own doing now
+            self._set_reading(False)  # silence is our own doing now
 
     def resume_reading(self) -> None:
         """Read again."""
         if self._transport is not None:
             self._transport.resume_reading()
-            if not self._remote_ended:
-                self._set_idle_timeout(self._limits.idle_timeout)
+            self._set_reading(True)
 
     def end(self) -> None:
         """End the write half once everything handed over has left; both halves ended: close."""
@@ -226,6 +216,7 @@ class StreamShell(asyncio.BufferedProtocol):
         if not self.closing:
             self._close_with(reason or (reason_of(error) if error else CloseReason.LOCAL))
             self._error = error
+        self._discard()
         if self._transport is not None:
             self._transport.abort()
 
@@ -269,6 +260,8 @@ class StreamShell(asyncio.BufferedProtocol):
             self._step(self._session.take_events())
             self.abort(error)
             return
+        if quick is not None and quick.held != self._counted:
+            self._count(quick.held)
         self._step(events)
 
     def eof_received(self) -> bool:
@@ -289,6 +282,7 @@ class StreamShell(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """More than `Limits.write_backlog` bytes wait for the socket."""
         self.write_paused = True
+        self._look()
 
     def resume_writing(self) -> None:
         """Half of that has left."""
@@ -306,17 +300,19 @@ class StreamShell(asyncio.BufferedProtocol):
         if self._gone:
             return
         self._gone = True
+        self._discard()
         if not self.closing:
-            self._close_with(CloseReason.RESET if exc else CloseReason.REMOTE_END)
-            self._error = _reset_error(exc) if exc else None
+            self._lost(exc)
         self._transport = None
         self.owner.shell_closed(*self.outcome)
 
     # The step
 
     def _step(self, events: list[SessionEvent]) -> None:
+        if self.closing:
+            return
         self._write()
-        if self._timer is None:  # data only moves deadlines away, so a timer that runs is enough
+        if self._timer is None or not events:  # messages only move deadlines away
             self._arm()
         for event in events:
             if self.closing:
@@ -366,7 +362,11 @@ class StreamShell(asyncio.BufferedProtocol):
 
     def _arm(self) -> None:
         """See that the one timer fires in time. It is left alone when it fires too early."""
-        at = self._session.next_timer() if not self.closing else None
+        if self.closing:
+            return
+        at = self._session.next_timer()
+        if at is None or (self._look_at is not None and self._look_at < at):
+            at = self._look_at
         if at is None or (self._timer is not None and self._timer_at <= at):
             return
         if self._timer is not None:
@@ -380,15 +380,16 @@ class StreamShell(asyncio.BufferedProtocol):
         if self._close_at is not None:
             self._linger(now, self._close_at)
             return
+        if self._look_at is not None and self._look_at <= now:
+            self._looked()
         at = self._session.next_timer()
-        if at is not None and at <= now:
+        if not self.closing and at is not None and at <= now:
             self._step(self._session.handle_timer(now))
         if not self.closing and self._timer is None:
             self._arm()
 
     def _ended(self) -> None:
         if self._session.opened:
-            self._set_idle_timeout(0)  # a half-open connection is quiet by nature
             self.owner.shell_ended()
         else:
             self.abort(HandshakeError("the remote ended the connection during the handshake"))
@@ -398,13 +399,64 @@ class StreamShell(asyncio.BufferedProtocol):
             seconds = self._limits.handshake_timeout
             self.abort(HandshakeTimeout(f"no complete handshake within {seconds:g} s"))
         else:
-            error = ClosedError("the remote was silent for too long")
-            self.abort(error, CloseReason.TIMEOUT)
+            late = "silent for too long" if event.phase == "idle" else "too slow with a frame"
+            self.abort(ClosedError(f"the remote was {late}"), CloseReason.TIMEOUT)
 
-    def _set_idle_timeout(self, seconds: float) -> None:
+    def _set_reading(self, reading: bool) -> None:
+        self._reading_paused = not reading
         if self._watched is not None:
-            self._watched.set_timeout(seconds, self._loop.time())
+            self._watched.set_reading(reading, self._loop.time())
+        if reading:
             self._arm()
+        elif self._look_at is None:
+            self._look()
+
+    # Connections that do not move
+
+    def _look(self) -> None:
+        """Look at the socket in a while: nobody meets an error where nothing moves."""
+        timeout, transport = self._limits.idle_timeout, self._transport
+        if timeout > 0 and transport is not None:
+            self._left = self.bytes_written - transport.get_write_buffer_size()
+            self._look_at = self._loop.time() + timeout
+            self._arm()
+
+    def _looked(self) -> None:
+        """Cut where nothing of a full write buffer has left in the while, or the socket failed."""
+        self._look_at, transport = None, self._transport
+        if transport is None or not (self.write_paused or self._reading_paused):
+            return
+        error = failure_of(transport)
+        if error is not None:
+            self._lost(error)
+            transport.abort()
+        elif (
+            self.write_paused
+            and self.bytes_written - transport.get_write_buffer_size() <= self._left
+        ):
+            self.abort(ClosedError("the remote did not read for too long"), CloseReason.TIMEOUT)
+        else:
+            self._look()
+
+    def _lost(self, exc: Exception | None) -> None:
+        """Note how the connection ended without our doing."""
+        self._close_with(reason_of_loss(exc))
+        self._error = loss_error(exc) if exc else None
+
+    def _count(self, held: int) -> None:
+        """Note what is held of a frame that is not whole, and how long it may take."""
+        self._counted = held
+        if self._frames is not None:
+            self._frames.count(self, held)
+        if held:
+            self._arm()
+
+    def _discard(self) -> None:
+        """Let go of what is held of a frame: the rest will not come."""
+        if self._quick is not None:
+            self._quick.discard()
+        if self._counted:
+            self._count(0)
 
     # The end
 
@@ -443,23 +495,4 @@ class StreamShell(asyncio.BufferedProtocol):
         self.closing = True
 
     def _all_left(self, transport: asyncio.Transport) -> bool:
-        return not transport.get_write_buffer_size() and not _unacknowledged(transport)
-
-
-def _unacknowledged(transport: asyncio.Transport) -> int:
-    """Bytes that the remote's system has not confirmed; 0 where this system does not tell."""
-    raw = transport.get_extra_info("socket")
-    if _OUTPUT_QUEUE is None or raw is None:
-        return 0
-    answer = bytearray(4)
-    try:
-        fcntl.ioctl(raw.fileno(), _OUTPUT_QUEUE, answer)
-    except (OSError, ValueError):
-        return 0
-    return int.from_bytes(answer, sys.byteorder)
-
-
-def _reset_error(exc: Exception) -> ClosedError:
-    error = ClosedError(f"the connection was cut: {exc.args[-1] if exc.args else exc}")
-    error.__cause__ = exc
-    return error
+        return not transport.get_write_buffer_size() and not unacknowledged(transport)

@@ -16,6 +16,7 @@ from covey.limits import Limits
 from covey.wire.cipher import (
     FRAME_OVERHEAD,
     HEADER_SIZE,
+    LONE_SIZE,
     MAX_MESSAGE,
     PREFIX_SIZE,
     Opener,
@@ -33,6 +34,7 @@ from covey.wire.session import (
     TimedOut,
     WorkLeft,
 )
+from covey.wire.stream_clock import StreamClock
 from covey.wire.stream_opening import (
     EPHEMERAL_SEED_SIZE,
     ID_SIZE,
@@ -61,7 +63,7 @@ class SecretStream:
     welcome, where none is pinned, but costs that time again.
 
     The handshake, up to the remote's header frame, has the fixed budget `Limits.handshake_timeout`
-    from `now` on. Keep-alive and idle timeout begin as `Limits` has them.
+    from `now` on. Keep-alive and idle timeout begin as `Limits` has them; see `StreamClock`.
 
     Raises `UsageError` for options that do not fit each other. `HandshakeError` before and
     `ProtocolError` after the opening come out of `receive_data` only; events that were complete
@@ -69,10 +71,9 @@ class SecretStream:
     """
 
     __slots__ = (
-        "_ahead", "_events", "_failure", "_handshake", "_handshake_deadline", "_idle_timeout",
-        "_is_initiator", "_keep_alive", "_limits", "_opener", "_out", "_partial", "_queue",
-        "_queued", "_random_bytes", "_read_at", "_result_keys", "_sealer", "_sent_since_timer",
-        "_timed_out", "_unfinished", "_written_at", "bytes_read", "bytes_written", "deliver_empty",
+        "_ahead", "_clock", "_events", "_failure", "_handshake", "_is_initiator", "_limits",
+        "_max_message", "_opener", "_out", "_partial", "_queue", "_queued", "_random_bytes",
+        "_result_keys", "_sealer", "_unfinished", "bytes_read", "bytes_written", "deliver_empty",
         "handshake_hash", "likely_key", "messages_read", "messages_written", "public_key",
         "remote_public_key",
     )  # fmt: skip
@@ -112,15 +113,11 @@ class SecretStream:
         self._opener: Opener | None = None
         self._result_keys: HandshakeResult | None = None
         self._handshake: NoiseHandshake | None = None
-        self._timed_out = False
+        self._clock = StreamClock(limits, now)
+        self._max_message = min(MAX_MESSAGE, limits.max_frame - FRAME_OVERHEAD + PREFIX_SIZE)
         self._ahead = ahead
         self.likely_key = remote_public_key
         self._unfinished = False
-        self._handshake_deadline: float | None = now + limits.handshake_timeout
-        self._idle_timeout = limits.idle_timeout
-        self._keep_alive = limits.keep_alive
-        self._read_at = self._written_at = now
-        self._sent_since_timer = False
         if handshake is not None:
             check_result(handshake, remote_public_key)
             self._open(handshake)
@@ -195,7 +192,7 @@ class SecretStream:
             return None
         message = opener.open_lone(data)
         if message is not None:
-            self._read_at = now
+            self._clock.read_at = now
             self.bytes_read += size
             self.messages_read += 1
         return message
@@ -204,23 +201,26 @@ class SecretStream:
         size = len(view)
         if not size:
             return
-        self._read_at = now
+        clock = self._clock
+        clock.read_at = now
         self.bytes_read += size
         offset = 0
         if self._partial is not None:
             offset = self._finish_partial(self._partial, view, messages)
+            if self._partial is None:
+                clock.frame_at = None
         if offset < size:
             offset = self._receive_frames(view, offset, messages)
             if offset < size:
                 self._partial = bytearray(view[offset:])
+                clock.frame_at = now
 
     def receive_eof(self, now: float) -> list[SessionEvent]:
         """The remote ended its half: `Ended`, truncated inside a frame or before its header."""
         del now
         truncated = self._partial is not None or self._opener is None
         self._partial = None
-        self._handshake_deadline = None
-        self._idle_timeout = 0.0  # nothing more can come: silence is no fault any more
+        self._clock.stop_reading()
         self._events.append(Ended(truncated))
         return self.take_events()
 
@@ -234,8 +234,10 @@ class SecretStream:
         return events
 
     def _deliver(self, messages: list[bytes]) -> None:
-        if messages and not self.deliver_empty and not all(messages):
-            messages = [message for message in messages if message]
+        if messages and not all(messages):
+            self._clock.keeps_alive = True
+            if not self.deliver_empty:
+                messages = [message for message in messages if message]
         if messages:
             self.messages_read += len(messages)
             self._events.append(MessagesReceived(messages))
@@ -354,6 +356,7 @@ class SecretStream:
         header = self._random_bytes(HEADER_SIZE)
         self._write_frame(stream_id(result.hash, is_initiator=self._is_initiator) + header)
         self._sealer = make_sealer(result.tx[:KEY_SIZE], header)
+        self._clock.opened = True
         self._events.append(Opened(result.remote_public_key, None, result.hash))
         if self._ahead is not None and self._is_initiator:  # it waits now, for the header
             self._events.append(WorkLeft())
@@ -370,7 +373,7 @@ class SecretStream:
             raise ProtocolError("the header frame names another stream: reflected or damaged")
         self._opener = make_opener(result.rx[:KEY_SIZE], body[ID_SIZE:])
         self._result_keys = None
-        self._handshake_deadline = None
+        self._clock.handshake_deadline = None
 
     # Sending
 
@@ -384,17 +387,13 @@ class SecretStream:
         size = 0
         for message in messages:
             length = len(message) if type(message) is bytes else memoryview(message).nbytes
-            if length > MAX_MESSAGE:
-                raise LimitError(
-                    f"a message of {length} bytes, one frame carries {MAX_MESSAGE}",
-                    limit="max_frame",
-                    allowed=MAX_MESSAGE,
-                )
+            if length > self._max_message:
+                raise self._too_large(length)
             size += length + FRAME_OVERHEAD
         if now is None:
-            self._sent_since_timer = True
+            self._clock.sent = True
         else:
-            self._written_at = now
+            self._clock.written_at = now
         self.messages_written += len(messages)
         if self._sealer is None:
             self._keep_until_open(messages, size)
@@ -407,14 +406,22 @@ class SecretStream:
         None: nothing has happened, the message has to go through `send_messages`.
         """
         sealer = self._sealer
-        if sealer is None or self._out:
+        if sealer is None or self._out or self._max_message < LONE_SIZE:
             return None
         frame = sealer.seal_lone(message)
         if frame is not None:
-            self._sent_since_timer = True
+            self._clock.sent = True
             self.messages_written += 1
             self.bytes_written += len(frame)
         return frame
+
+    def _too_large(self, length: int) -> LimitError:
+        most = self._max_message
+        return LimitError(
+            f"a message of {length} bytes, one frame carries {most}",
+            limit="max_frame",
+            allowed=most,
+        )
 
     def _keep_until_open(self, messages: Sequence[Buffer], size: int) -> None:
         if self._queued + size > self._limits.max_queued:
@@ -440,49 +447,49 @@ class SecretStream:
 
     def set_keep_alive(self, seconds: float, now: float) -> None:
         """Send an empty frame after so long without a write; 0 stops that."""
-        self._keep_alive = seconds
-        self._written_at = now
-        self._sent_since_timer = False
+        self._clock.set_keep_alive(seconds, now)
 
     def set_timeout(self, seconds: float, now: float) -> None:
-        """Report `TimedOut` after so long without a byte from the remote; 0 stops that.
+        """Report `TimedOut` after so long, from `now` on, without a byte from the remote; 0: never.
 
-        The silence is counted from `now` on: a shell that paused reading calls this afterwards.
+        Counts whether or not the remote keeps alive; `Limits.idle_timeout`, which holds until
+        then, counts only after the remote's first empty frame.
         """
-        self._idle_timeout = seconds
-        self._read_at = now
+        self._clock.set_timeout(seconds, now)
+
+    def set_reading(self, reading: bool, now: float) -> None:
+        """Say that nothing is read from now on, or that it is again: no time counts in between."""
+        self._clock.set_reading(reading, now)
+
+    @property
+    def held(self) -> int:
+        """Bytes kept of a frame that is not whole."""
+        return len(self._partial) if self._partial is not None else 0
+
+    def discard(self) -> None:
+        """Let go of a frame that is not whole: the stream is over."""
+        self._partial = self._clock.frame_at = None
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due; a moment in the past while events wait to be taken."""
         if self._events:
-            return self._read_at
-        if self._timed_out or self._failure is not None:
+            return self._clock.read_at
+        if self._clock.timed_out or self._failure is not None:
             return None
-        times = []
-        if self._handshake_deadline is not None:
-            times.append(self._handshake_deadline)
-        if self._idle_timeout > 0:
-            times.append(self._read_at + self._idle_timeout)
-        if self._keep_alive > 0 and self._sealer is not None:
-            times.append(self._written_at + self._keep_alive)
-        return min(times, default=None)
+        return self._clock.next_timer(self.held)
 
     def handle_timer(self, now: float) -> list[SessionEvent]:
         """Time out, or put an empty frame in `data_to_send`; does nothing before it is due."""
-        if self._timed_out or self._failure is not None:
+        clock = self._clock
+        if clock.timed_out or self._failure is not None:
             return self.take_events()
-        if self._handshake_deadline is not None and now >= self._handshake_deadline:
-            self._timed_out = True
-            self._events.append(TimedOut("handshake"))
-        elif self._idle_timeout > 0 and now >= self._read_at + self._idle_timeout:
-            self._timed_out = True
-            self._events.append(TimedOut("idle"))
-        elif self._keep_alive > 0 and now >= self._written_at + self._keep_alive:
-            self._keep_alive_due(now)
+        due = clock.due(self.held, now)
+        if due == "keep-alive":
+            clock.written_at = now
+            if self._sealer is not None and not clock.sent:
+                self._seal(self._sealer, [b""])
+            clock.sent = False
+        elif due is not None:
+            clock.timed_out = True
+            self._events.append(TimedOut(due))
         return self.take_events()
-
-    def _keep_alive_due(self, now: float) -> None:
-        self._written_at = now
-        if self._sealer is not None and not self._sent_since_timer:
-            self._seal(self._sealer, [b""])
-        self._sent_since_timer = False

@@ -42,9 +42,12 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """A deadline passed: the handshake's, or that of a silent remote."""
+    """A deadline passed: the handshake's, that of a silent remote, or a frame's whose rest is late.
 
-    phase: Literal["handshake", "idle"]
+    The second and the third come after the opening.
+    """
+
+    phase: Literal["handshake", "idle", "frame"]
 
 
 @dataclass(frozen=True, slots=True)
