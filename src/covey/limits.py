@@ -98,6 +98,10 @@ class Limits:
     """Records a DNS-discovery node keeps for others."""
     max_dns_peers: int = 31
     """Peers heard from one DNS answer; one of ours tells no more than its TXT string holds, 31."""
+    dns_datagrams_per_second: float = 200.0
+    """Multicast datagrams read from one host, sixteen times that in all; a busy host sends tens."""
+    dns_datagram_burst: float = 400.0
+    """Datagrams from one host that may come at once: what a network of that size answers."""
     dns_answers_per_second: float = 50.0
     """DNS answers per second to one address; many processes of one host share theirs."""
     dns_answer_burst: float = 200.0

@@ -412,3 +412,16 @@ def test_echoes_waited_for_are_bounded() -> None:
     for number in range(3000):
         announcer.ask(TOPIC, local_host=f"10.0.{number // 250}.{number % 250}", now=0.0)
     assert len(announcer._echoes) <= 1024
+
+
+def test_datagrams_of_one_host_are_looked_at_up_to_a_rate_and_others_still_are() -> None:
+    limits = Limits(dns_datagrams_per_second=1, dns_datagram_burst=5)
+    listener = node(limits=limits)
+    listener.announce(TOPIC, 1000)
+    elsewhere = replace(THERE, host="192.168.1.77")
+    for _ in range(20):
+        listener.receive_datagram(query(), THERE, 0.0)
+    assert listener.dropped == 15
+    assert answer_of(listener, query(), elsewhere) is not None
+    listener.receive_datagram(query(), THERE, 2.0)
+    assert listener.dropped == 15

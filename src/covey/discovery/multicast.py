@@ -28,6 +28,8 @@ MAX_DATAGRAM = 9000
 """Bytes; multicast DNS allows no more (RFC 6762, 17)."""
 DATAGRAMS_AT_ONCE = 64
 """Read before others get a turn of the loop."""
+READ_SECONDS = 0.002
+"""Read for so long at most before others get a turn: one datagram can take milliseconds."""
 
 _LINUX = sys.platform.startswith("linux")
 _MULTICAST_ALL = 49
@@ -170,8 +172,9 @@ class MulticastSocket:
     # Receiving
 
     def _readable(self) -> None:
+        until = self._loop.time() + READ_SECONDS
         for _ in range(DATAGRAMS_AT_ONCE):
-            if self._socket is None:
+            if self._socket is None or self._loop.time() > until:
                 return
             try:
                 data, ancillary, flags, sender = self._socket.recvmsg(MAX_DATAGRAM, _ANCILLARY)

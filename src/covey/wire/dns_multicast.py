@@ -87,6 +87,8 @@ class MulticastNode:
         self.domain = domain
         self.malformed = 0
         """Datagrams that are no DNS message."""
+        self.dropped = 0
+        """Datagrams not looked at because their host sends too many."""
         self.refused = 0
         """Answers held back because somebody asks too often."""
         self._limits = limits or Limits()
@@ -99,6 +101,11 @@ class MulticastNode:
         self._tokens: OrderedDict[str, None] = OrderedDict()
         self._echoes: dict[tuple[bytes, str], tuple[int, float]] = {}
         self._answer: Answer | None = None
+        self._heard = RateLimiter(
+            rate=self._limits.dns_datagrams_per_second,
+            burst=self._limits.dns_datagram_burst,
+            sources=self._limits.max_dns_sources,
+        )
         self._rate = RateLimiter(
             rate=self._limits.dns_answers_per_second,
             burst=self._limits.dns_answer_burst,
@@ -159,8 +166,12 @@ class MulticastNode:
     def receive_datagram(self, data: Buffer, arrival: Arrival, now: float) -> list[PeerHeard]:
         """Peers told by one datagram; never raises. What is to be answered is in `take_answer`.
 
-        Undecodable datagrams are counted in `malformed` and otherwise ignored.
+        Undecodable datagrams are counted in `malformed` and otherwise ignored, those of a host
+        that sends too many in `dropped`.
         """
+        if not self._heard.take(arrival.host, now):
+            self.dropped += 1
+            return []
         try:
             message = decode_message(data)
         except DecodeError:
@@ -183,8 +194,10 @@ class MulticastNode:
             if topic is None or topic not in self._wanted:
                 continue
             for host, port in self._peers_in(record, arrival):
+                if len(heard) >= self._limits.max_dns_peers:
+                    return list(heard)
                 heard[PeerHeard(topic, host, port)] = None
-        return list(heard)[: self._limits.max_dns_peers]
+        return list(heard)
 
     def _peers_in(self, record: Record, arrival: Arrival) -> list[codec.Peer]:
         if record.type == TYPE_SRV:
