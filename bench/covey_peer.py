@@ -119,7 +119,7 @@ async def serve(options: argparse.Namespace) -> None:
         task.add_done_callback(tasks.discard)
 
     async with Endpoint(key_pair=KeyPair.generate(), limits=LIMITS, on_connection=start) as node:
-        _, port = await node.listen(HOST, 0)
+        _, port = await node.listen_on(HOST, 0)
         say(port=port)
         await asyncio.get_running_loop().create_future()
 
@@ -135,7 +135,7 @@ async def serve_idle(options: argparse.Namespace) -> None:
             everybody.set_result(None)
 
     async with Endpoint(key_pair=KeyPair.generate(), limits=LIMITS, on_connection=keep) as node:
-        _, port = await node.listen(HOST, 0)
+        _, port = await node.listen_on(HOST, 0)
         gc.collect()
         before = resident_bytes()
         say(port=port)

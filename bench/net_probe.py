@@ -61,7 +61,7 @@ async def serve(wire: Wire, options: Options) -> None:
         task.add_done_callback(tasks.discard)
 
     async with Endpoint(key_pair=key_pair, on_connection=accept, limits=LIMITS) as endpoint:
-        _, port = await endpoint.listen("127.0.0.1")
+        _, port = await endpoint.listen_on("127.0.0.1")
         before = resident()
         wire.send(port)
         await asyncio.get_running_loop().run_in_executor(None, wire.recv)

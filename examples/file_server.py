@@ -90,7 +90,7 @@ async def serve(folder: Path) -> None:
     async with Endpoint(
         key_pair=key_pair, on_connection=server.accept, owns_connections=True
     ) as endpoint:
-        host, port = await endpoint.listen("127.0.0.1")
+        host, port = await endpoint.listen_on("127.0.0.1")
         print(Address.net(host, port, "noise", key_pair.public_key))
         await asyncio.Event().wait()
 

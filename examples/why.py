@@ -24,7 +24,7 @@ def unused_port() -> int:
 async def main() -> None:
     """Try all three."""
     async with Hub() as hub, Endpoint(key_pair=KeyPair.generate()) as other:
-        host, port = await other.listen("127.0.0.1")
+        host, port = await other.listen_on("127.0.0.1")
         somebody_else = KeyPair.generate().public_key
         for address in (
             Address.net("127.0.0.1", unused_port()),

@@ -40,7 +40,7 @@ async def accepting(
     """Listen with the key of `seed`, a random one without it."""
     accepted: asyncio.Queue[Connection] = asyncio.Queue()
     async with _endpoint(seed, limits, accepted) as endpoint:
-        _, port = await endpoint.listen(HOST, 0)
+        _, port = await endpoint.listen_on(HOST, 0)
         yield Accepting(endpoint, port, accepted)
 
 

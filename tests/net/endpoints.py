@@ -81,7 +81,7 @@ async def listening(host: str | None = HOST, **options: Any) -> AsyncIterator[Si
     options.setdefault("observer", observed)
     options.setdefault("on_connection", accepted.put_nowait)
     async with Endpoint(owns_connections=True, **options) as endpoint:
-        _, port = await endpoint.listen(host)
+        _, port = await endpoint.listen_on(host)
         yield Side(endpoint, port, observed, accepted)
 
 

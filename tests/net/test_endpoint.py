@@ -206,7 +206,7 @@ async def test_closing_ends_dials_and_handshakes_under_way() -> None:
         with pytest.raises(ClosedError):
             await side.endpoint.dial(Address.net(HOST, port))
         with pytest.raises(ClosedError):
-            await side.endpoint.listen(HOST)
+            await side.endpoint.listen_on(HOST)
         assert side.endpoint.addresses == []
     for writer in held:
         writer.close()
@@ -237,10 +237,10 @@ async def test_closing_ends_a_dial_that_is_still_connecting(
 
 async def test_connections_outlive_an_endpoint_that_does_not_own_them() -> None:
     accepted: asyncio.Queue[Connection] = asyncio.Queue()
-    accepting = Endpoint(key_pair=KeyPair.generate(), on_connection=accepted.put_nowait)
-    dialler = Endpoint(key_pair=KeyPair.generate())
+    accepting = Endpoint(on_connection=accepted.put_nowait, owns_connections=False)
+    dialler = Endpoint(owns_connections=False)
     async with accepting, dialler:
-        _, port = await accepting.listen(HOST)
+        _, port = await accepting.listen_on(HOST)
         ours = await dialler.dial(Address.net(HOST, port))
         theirs = await accepted.get()
     await ours.send(b"still here")

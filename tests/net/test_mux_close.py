@@ -37,7 +37,7 @@ async def test_what_a_channel_sent_in_the_turn_of_the_close_arrives(how: str) ->
         Endpoint(key_pair=KeyPair.generate(), on_connection=serve, owns_connections=True) as server,
         Endpoint(key_pair=KeyPair.generate(), owns_connections=True) as client,
     ):
-        host, port = await server.listen("127.0.0.1")
+        host, port = await server.listen_on("127.0.0.1")
         connection = await client.dial(Address.net(host, port))
         channel = connection.mux.create_channel("last")
         assert channel is not None
@@ -69,7 +69,7 @@ async def test_a_handler_may_wait_for_the_end_of_its_own_connection() -> None:
         Endpoint(key_pair=KeyPair.generate(), on_connection=serve, owns_connections=True) as server,
         Endpoint(key_pair=KeyPair.generate(), owns_connections=True) as client,
     ):
-        host, port = await server.listen("127.0.0.1")
+        host, port = await server.listen_on("127.0.0.1")
         connection = await client.dial(Address.net(host, port))
         channel = connection.mux.create_channel("last")
         assert channel is not None
@@ -88,7 +88,7 @@ async def _endpoint(serve: Callable[[Connection], None], limits: Limits) -> Clos
     endpoint = Endpoint(
         key_pair=KeyPair.generate(), on_connection=serve, owns_connections=True, limits=limits
     )
-    return endpoint.close, (await endpoint.listen("127.0.0.1"))[1]
+    return endpoint.close, (await endpoint.listen_on("127.0.0.1"))[1]
 
 
 async def _hub(serve: Callable[[Connection], None], limits: Limits) -> Closing:

@@ -220,7 +220,7 @@ async def test_cancelling_a_dial_closes_its_socket(monkeypatch: pytest.MonkeyPat
 async def test_a_port_in_use_is_a_connect_error() -> None:
     async with listening() as side:
         with pytest.raises(ConnectError) as caught:
-            await side.endpoint.listen(HOST, side.port)
+            await side.endpoint.listen_on(HOST, side.port)
         assert caught.value.code == "EADDRINUSE"
 
 

@@ -88,6 +88,7 @@ class Hub:
                 on_connection=self._came_in,
                 admit=self._admit,
                 observer=self._story,
+                owns_connections=False,
             )
         self.key_pair = key_pair
         self._machine = HubMachine(
@@ -256,7 +257,7 @@ class Hub:
         self._check_open()
         if self._endpoint is None:
             raise UsageError("a hub with its own dialler listens nowhere: use accept()")
-        return await self._endpoint.listen(host, port)
+        return await self._endpoint.listen_on(host, port)
 
     def explain(self, peer: Peer) -> Story:
         """The story of an address or key: what was tried, what came of it, what can be done."""

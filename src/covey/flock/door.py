@@ -88,6 +88,7 @@ class Door:
                 on_connection=self._accepted,
                 admit=self._admit,
                 observer=self.incoming,
+                owns_connections=False,
             )
             dialler = _Dialler(self._endpoint, connect_timeout)
             hub = Hub(key_pair=pair, limits=limits, dialler=dialler)
@@ -139,7 +140,7 @@ class Door:
     async def _listen(self, host: str | None, port: int) -> tuple[str, int]:
         try:
             if self._endpoint is not None:
-                place = await self._endpoint.listen(host, port)
+                place = await self._endpoint.listen_on(host, port)
             else:
                 place = await self.hub.listen_on(host, port)
         except BaseException as error:

@@ -16,8 +16,9 @@ from covey.errors import (
     ConnectionAborted,
     Refused,
     SelfConnection,
+    UsageError,
 )
-from covey.host_port import HostPort
+from covey.host_port import HostPort, show
 from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.net.attempt import Attempt, AttemptObserver
@@ -29,6 +30,7 @@ from covey.net.pending import Pending
 from covey.net.stream_shell import StreamShell
 from covey.net.transports import Listener, Transport, default_transports
 from covey.net.waiters import Waiters
+from covey.peer_type import network_of
 
 logger = logging.getLogger("covey.net.endpoint")
 
@@ -41,8 +43,8 @@ _attempt_ids = itertools.count(1)
 class Endpoint:
     """Dials and accepts; owns its listeners and the handshakes under way.
 
-    Established connections belong to whoever got them, and `close` leaves them alone, unless
-    `owns_connections` is set: then it closes those too.
+    `close` closes the connections too that were made here, unless `owns_connections` is False:
+    then they belong to whoever got them. Without `key_pair` a new one is made.
 
     `on_connection` gets each accepted connection after its handshake, before its first message.
     `admit(host, port)` may refuse an accepted raw connection by returning the reason.
@@ -53,7 +55,7 @@ class Endpoint:
     def __init__(
         self,
         *,
-        key_pair: KeyPair,
+        key_pair: KeyPair | None = None,
         limits: Limits | None = None,
         id: bytes | None = None,  # noqa: A002
         handshake: str = "noise",
@@ -62,12 +64,15 @@ class Endpoint:
         on_connection: Callable[[Connection], object] | None = None,
         admit: Callable[[str, int], str | None] | None = None,
         observer: AttemptObserver | None = None,
-        owns_connections: bool = False,
+        owns_connections: bool = True,
     ) -> None:
+        key_pair = key_pair or KeyPair.generate()
         self.identity = Identity(key_pair, os.urandom(32) if id is None else bytes(id))
         self._limits = limits or Limits()
         self._handshakes = dict(handshakes if handshakes is not None else default_handshakes())
-        self._transports = dict(transports if transports is not None else default_transports())
+        self._transports = dict(
+            transports if transports is not None else default_transports(self._limits)
+        )
         if handshake not in self._handshakes:
             raise AddressError(f"unknown handshake {handshake!r}")
         self._accepting_handshake = self._handshakes[handshake]
@@ -78,13 +83,18 @@ class Endpoint:
         self._listeners: list[Listener] = []
         self._dials: set[Pending] = set()
         self._accepted: dict[Pending, None] = {}  # oldest first
-        self._accepted_per_host: Counter[str] = Counter()
+        self._accepted_per_network: Counter[str] = Counter()
         self._leaving: set[Pending] = set()  # dropped, their sockets about to close
         self._connections: set[Connection] = set()
         self._last_keys: dict[HostPort, bytes] = {}
         self._settled = Waiters()
         self._frames = PartialFrames(self._limits.partial_frames)
         self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._connections)} connections"
+        places = ", ".join(show(*place) for place in self.addresses) or "not listening"
+        return f"<Endpoint {self.key_pair.public_key.hex()[:8]} {places}, {state}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -112,15 +122,19 @@ class Endpoint:
         """Handshakes under way, both directions."""
         return len(self._accepted) + len(self._dials)
 
-    async def listen(
+    async def listen_on(
         self, host: str | None = None, port: int = 0, *, transport: str = "net"
     ) -> HostPort:
         """Accept on `port` (0: any free one) of `host` (None: all interfaces, both families).
 
-        Returns the host and port that were bound. Raises `ConnectError` when that fails.
+        Returns the host and port that were bound. Raises `ConnectError` when that fails,
+        `UsageError` for a port or a transport that there is not.
         """
         self._check_open()
-        chosen = self._transports[transport]
+        chosen = self._transports.get(transport)
+        if chosen is None:
+            known = ", ".join(sorted(self._transports))
+            raise UsageError(f"no transport {transport!r} here, there is {known}")
 
         def accept(remote: HostPort) -> StreamShell | None:
             return self._accept(chosen, remote)
@@ -134,7 +148,7 @@ class Endpoint:
 
     async def dial(
         self,
-        address: Address,
+        address: Address | str,
         *,
         timeout: float | None = None,
         observer: AttemptObserver | None = None,
@@ -147,7 +161,10 @@ class Endpoint:
         `HandshakeTimeout` or `SelfConnection`; `ClosedError` when this endpoint closes meanwhile.
         """
         self._check_open()
-        transport, handshake, step, host, port = self._route(address)
+        if isinstance(address, str):
+            address = Address.parse(address)
+        transport, handshake, where, step = self._route(address)
+        host, port = transport.place(where)
         attempt = Attempt(
             next(_attempt_ids), transport.type, True, host, port, address, handshake.name
         )
@@ -157,7 +174,7 @@ class Endpoint:
         self._dials.add(pending)
         try:
             return await pending.dial(
-                transport, step, self._limits.connect_timeout if timeout is None else timeout
+                transport, where, step, self._limits.connect_timeout if timeout is None else timeout
             )
         finally:
             if not pending.raw:
@@ -165,19 +182,19 @@ class Endpoint:
 
     def check(self, address: Address) -> None:
         """Raise what `dial` would raise before it dials: `AddressError` or `SelfConnection`."""
-        self._route(address)
+        transport, _, where, _ = self._route(address)
+        transport.place(where)
 
-    def _route(self, address: Address) -> tuple[Transport, Handshake, Protocol, str, int]:
+    def _route(self, address: Address) -> tuple[Transport, Handshake, Protocol, Protocol]:
         """The way to the first alternative of `address` that is known here."""
         chosen = address.for_dialling(self._transports.keys(), self._handshakes.keys())
         transport, step = self._transports[chosen.transport.name], chosen.handshake
-        host, port = chosen.host, chosen.port
-        if step is None or host is None or port is None:
-            raise AddressError(f"no host, port and handshake to dial in {address}")
+        if step is None:
+            raise AddressError(f"no handshake to dial with in {address}")
         handshake = self._handshakes[step.name]
         if handshake.check(step, self.identity):
             raise SelfConnection(f"{address} is this very node", address=str(address))
-        return transport, handshake, step, host, port
+        return transport, handshake, chosen.transport, step
 
     async def close(self) -> None:
         """Stop listening and end the handshakes under way. May be called again."""
@@ -216,21 +233,25 @@ class Endpoint:
         pending = self._pending(attempt, handshake, self._observer)
         shell = pending.make_shell(remote)
         self._accepted[pending] = None
-        self._accepted_per_host[host] += 1
+        self._accepted_per_network[network_of(host)] += 1
         return shell
 
     def _make_room(self, host: str) -> None:
-        """Drop the oldest handshake where one more would be too many.
+        """Drop the oldest handshake of a network where one more would be too many.
 
-        An honest handshake takes milliseconds, so the oldest is the least likely to be one.
+        An honest handshake takes milliseconds, so the oldest is the least likely to be one; where
+        all slots are taken it is the oldest of the network that holds the most.
         """
-        limits = self._limits
-        if self._accepted_per_host[host] >= limits.max_per_ip:
-            oldest = next(one for one in self._accepted if one.attempt.host == host)
-            self._drop(oldest, f"more than {limits.max_per_ip} from {host}", "max_per_ip")
+        limits, counts, network = self._limits, self._accepted_per_network, network_of(host)
+        if counts[network] >= limits.max_per_ip:
+            oldest = self._oldest_of(network)
+            self._drop(oldest, f"more than {limits.max_per_ip} from {network}", "max_per_ip")
         elif len(self._accepted) >= limits.max_handshakes:
-            oldest = next(iter(self._accepted))
+            oldest = self._oldest_of(max(counts, key=counts.__getitem__))
             self._drop(oldest, f"more than {limits.max_handshakes} in all", "max_handshakes")
+
+    def _oldest_of(self, network: str) -> Pending:
+        return next(one for one in self._accepted if network_of(one.attempt.host) == network)
 
     def _drop(self, pending: Pending, why: str, limit: str) -> None:
         self._forget_accepted(pending)
@@ -292,10 +313,10 @@ class Endpoint:
     def _forget_accepted(self, pending: Pending) -> None:
         if pending in self._accepted:
             del self._accepted[pending]
-            host = pending.attempt.host
-            self._accepted_per_host[host] -= 1
-            if not self._accepted_per_host[host]:
-                del self._accepted_per_host[host]
+            network = network_of(pending.attempt.host)
+            self._accepted_per_network[network] -= 1
+            if not self._accepted_per_network[network]:
+                del self._accepted_per_network[network]
 
     def _check_open(self) -> None:
         if self._closed:

@@ -113,12 +113,16 @@ class Pending:
         return self._shell
 
     async def dial(
-        self, transport: Transport, step: address.Protocol, timeout: float
+        self,
+        transport: Transport,
+        where: address.Protocol,
+        step: address.Protocol,
+        timeout: float,
     ) -> Connection:
-        """Connect within `timeout` seconds, then wait for the handshake."""
+        """Connect to `where` within `timeout` seconds, then shake hands as `step` says."""
         self._result = asyncio.get_running_loop().create_future()
         try:
-            await self._dial_raw(transport, step, timeout)
+            await self._dial_raw(transport, where, step, timeout)
             return await self._result
         except asyncio.CancelledError:
             self.abort(ConnectionAborted("the dial was called off"))
@@ -129,13 +133,19 @@ class Pending:
             if self._result.done() and not self._result.cancelled():
                 self._result.exception()  # looked at, also when the caller had gone
 
-    async def _dial_raw(self, transport: Transport, step: address.Protocol, timeout: float) -> None:
+    async def _dial_raw(
+        self,
+        transport: Transport,
+        where: address.Protocol,
+        step: address.Protocol,
+        timeout: float,
+    ) -> None:
         host, port = self.attempt.host, self.attempt.port
         try:
             async with asyncio.timeout(timeout) as self._deadline:
                 if self._aborted is not None:
                     raise self._aborted
-                await transport.dial(host, port, lambda remote: self.make_shell(remote, step))
+                await transport.dial(where, lambda remote: self.make_shell(remote, step))
         except TimeoutError as error:
             if self._aborted is not None:
                 raise self._aborted from None

@@ -6,15 +6,20 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain, zip_longest
 from typing import Any, TypeAlias, cast
 
-from covey.errors import ConnectError, ConnectionAborted, DialFailed
+from covey.address import Protocol, host_and_port
+from covey.errors import AddressError, ConnectError, ConnectionAborted, DialFailed, UsageError
 from covey.host_port import HostPort, show, unmapped
+from covey.limits import Limits
+from covey.net.sockets import Option, liveness_options, set_options
 from covey.net.stream_shell import StreamShell
 
 logger = logging.getLogger("covey.net.tcp")
@@ -28,28 +33,41 @@ BACKLOG = 512
 SETTLING_TURNS = 4
 """Turns of the loop until what it had accepted when it stopped has come to our door and gone."""
 
+_INHERITED = sys.platform == "linux"
 Target: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
 """A family and the socket address within it."""
 
 
 class TcpTransport:
-    """`net` in addresses."""
+    """`net` in addresses. The system looks for dead hosts; `limits.idle_timeout` says how soon."""
 
-    __slots__ = ()
+    __slots__ = ("_options",)
     name = "net"
     type = "tcp"
 
+    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008  frozen
+        self._options = liveness_options(limits)
+
+    def place(self, step: Protocol) -> HostPort:
+        """The host and the port in `step`. Raises `AddressError`."""
+        host, port = host_and_port(step)
+        if host is None or port is None:
+            raise AddressError(f"no host and port to dial in {step}")
+        return host, port
+
     async def dial(
-        self, host: str, port: int, make_shell: Callable[[HostPort], StreamShell]
+        self, step: Protocol, make_shell: Callable[[HostPort], StreamShell]
     ) -> StreamShell:
         """Connect to `host`, at once where it is numeric, else to the address that answers first.
 
         Raises `ConnectError`, and `DialFailed` where several addresses of the host failed.
         """
+        host, port = self.place(step)
         targets = _numeric_target(host, port) or await _resolve(host, port)
-        if len(targets) == 1:
-            return await _call(targets[0], show(host, port), make_shell)
+        if len(targets) == 1 and not _has_scope(targets[0]):
+            return await _call(targets[0], show(host, port), make_shell, self._options)
         opened, name = await _race(targets, show(host, port))
+        set_options(opened, self._options)
         return await _start(opened, make_shell((unmapped(name[0]), name[1])))
 
     async def listen(
@@ -58,7 +76,12 @@ class TcpTransport:
         port: int,
         accept: Callable[[HostPort], StreamShell | None],
     ) -> TcpListener:
-        """Listen on `host`; None means all interfaces, over IPv6 and IPv4 where there is IPv6."""
+        """Listen on `host`; None means all interfaces, over IPv6 and IPv4 where there is IPv6.
+
+        Raises `UsageError` for a port outside 0 to 65535, `ConnectError` where it cannot be had.
+        """
+        if not 0 <= port <= 0xFFFF:
+            raise UsageError(f"a port is a number from 0 to 65535, not {port}")
         try:
             if host is None:
                 opened = _open_dual_stack(port)
@@ -67,11 +90,18 @@ class TcpTransport:
                 opened = _open_listening(*targets[0])
         except OSError as error:
             raise _connect_error(error, f"cannot listen on {show(host or '*', port)}") from error
-        door = _Door(accept)
+        set_options(opened, self._options)  # what it accepts takes them over on Linux
+        door = _Door(accept, () if _INHERITED else self._options)
         loop = asyncio.get_running_loop()
+        server: asyncio.Server | None = None
         try:
-            server = await loop.create_server(lambda: door, sock=opened, backlog=BACKLOG)
+            server = await loop.create_server(
+                lambda: door, sock=opened, backlog=BACKLOG, start_serving=False
+            )
+            await server.start_serving()
         except BaseException:
+            if server is not None:  # else the loop would go on looking at the descriptor
+                server.close()
             opened.close()
             raise
         return TcpListener(opened, server)
@@ -111,10 +141,13 @@ async def _settle() -> None:
 class _Door(asyncio.Protocol):
     """Meets every accepted connection and gives it to its shell, or refuses it."""
 
-    __slots__ = ("_accept",)
+    __slots__ = ("_accept", "_options")
 
-    def __init__(self, accept: Callable[[HostPort], StreamShell | None]) -> None:
+    def __init__(
+        self, accept: Callable[[HostPort], StreamShell | None], options: tuple[Option, ...]
+    ) -> None:
         self._accept = accept
+        self._options = options
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         opened = cast("asyncio.Transport", transport)
@@ -126,6 +159,7 @@ class _Door(asyncio.Protocol):
             if shell is None:
                 opened.abort()
                 return
+            set_options(opened.get_extra_info("socket"), self._options)
             opened.set_protocol(shell)
             shell.connection_made(opened)
         except Exception as error:
@@ -138,16 +172,18 @@ class _Door(asyncio.Protocol):
 class _Caller(asyncio.Protocol):
     """Has the shell made when the connection is up, so that its time begins then."""
 
-    __slots__ = ("_make_shell", "failure", "shell")
+    __slots__ = ("_make_shell", "_options", "failure", "shell")
 
-    def __init__(self, make_shell: Callable[[], StreamShell]) -> None:
+    def __init__(self, make_shell: Callable[[], StreamShell], options: tuple[Option, ...]) -> None:
         self._make_shell = make_shell
+        self._options = options
         self.shell: StreamShell | None = None
         self.failure: Exception | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         opened = cast("asyncio.Transport", transport)
         try:
+            set_options(opened.get_extra_info("socket"), self._options)
             self.shell = self._make_shell()
             opened.set_protocol(self.shell)
             self.shell.connection_made(opened)
@@ -207,6 +243,11 @@ async def _resolve(host: str, port: int) -> list[Target]:
     second = [target for target in unique if target[0] != unique[0][0]]
     both = chain.from_iterable(zip_longest(first, second))
     return [target for target in both if target is not None][:MAX_ADDRESSES]
+
+
+def _has_scope(target: Target) -> bool:
+    """Whether it is an IPv6 address of one interface, which the loop's own dial would forget."""
+    return len(target[1]) == 4 and bool(target[1][3])
 
 
 async def _connect_one(target: Target, asked: str) -> socket.socket:
@@ -273,11 +314,14 @@ async def _call_off(tasks: list[asyncio.Task[socket.socket]]) -> None:
 
 
 async def _call(
-    target: Target, asked: str, make_shell: Callable[[HostPort], StreamShell]
+    target: Target,
+    asked: str,
+    make_shell: Callable[[HostPort], StreamShell],
+    options: tuple[Option, ...],
 ) -> StreamShell:
     """Connect to the one target there is: the loop's own way takes half as long as ours."""
     host, port = target[1][:2]
-    caller = _Caller(lambda: make_shell((unmapped(host), port)))
+    caller = _Caller(lambda: make_shell((unmapped(host), port)), options)
     try:
         await asyncio.get_running_loop().create_connection(lambda: caller, host, port)
     except OSError as error:
@@ -313,7 +357,10 @@ def _connect_error(error: Exception, what: str, asked: str | None = None) -> Con
     code = errno.errorcode.get(number) if isinstance(number, int) else None
     if isinstance(error, socket.gaierror):
         code = "ENOTFOUND"
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, socket.gaierror):
+        reason = error.strerror or str(error)
+    else:  # asyncio's own text repeats the socket address
+        reason = os.strerror(number) if code is not None and number else str(error)
     return ConnectError(f"{what}: {reason}", address=asked, code=code)
 
 

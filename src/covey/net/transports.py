@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from covey import address
+from covey.limits import Limits
 from covey.net.stream_shell import StreamShell
 from covey.net.tcp import TcpTransport
 
@@ -34,12 +36,19 @@ class Transport(Protocol):
     def type(self) -> str:
         """The name in `Connection.type` (`tcp`)."""
 
+    def place(self, step: address.Protocol) -> tuple[str, int]:
+        """Host and port of `step`, the part of an address that carries this transport's name.
+
+        What stands for them elsewhere will do: a path and 0. It names the place in errors, events
+        and `Attempt`. Raises `AddressError` for a step that cannot be dialled.
+        """
+
     async def dial(
-        self, host: str, port: int, make_shell: Callable[[tuple[str, int]], StreamShell]
+        self, step: address.Protocol, make_shell: Callable[[tuple[str, int]], StreamShell]
     ) -> StreamShell:
         """Connect, then run the shell that `make_shell(remote_address)` gives.
 
-        Raises `ConnectError`, or `DialFailed` when several addresses of `host` failed. When
+        Raises `ConnectError`, or `DialFailed` when several addresses of a host failed. When
         cancelled, everything opened is closed.
         """
 
@@ -52,13 +61,13 @@ class Transport(Protocol):
         """Accept on `port` (0: any) of `host` (None: all interfaces, both families).
 
         `accept(remote_address)` gives the shell for a new connection, None refuses it. Raises
-        `ConnectError` when the port cannot be had.
+        `ConnectError` when the port cannot be had, `UsageError` for one that there is not.
         """
 
 
-def default_transports() -> Mapping[str, Transport]:
+def default_transports(limits: Limits = Limits()) -> Mapping[str, Transport]:  # noqa: B008
     """The registry of a node that was given no other: TCP as `net`."""
-    return {transport.name: transport for transport in (TcpTransport(),)}
+    return {transport.name: transport for transport in (TcpTransport(limits),)}
 
 
 __all__ = ["Listener", "Transport", "default_transports"]
