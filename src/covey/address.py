@@ -206,7 +206,7 @@ class Address:
     def _find_target(self) -> tuple[str | None, int | None]:
         found = self._target
         if found is None:
-            found = _host_and_port(self.transport)
+            found = host_and_port(self.transport)
             _set(self, "_target", found)
         return found
 
@@ -316,7 +316,7 @@ def _first_key(alternatives: tuple[Alternative, ...]) -> bytes | None:
     return None
 
 
-def _host_and_port(transport: Protocol) -> tuple[str | None, int | None]:
+def host_and_port(transport: Protocol) -> tuple[str | None, int | None]:
     """The last field is the port, all before it, joined again, the host (section 3)."""
     if transport.name not in _INTERNET_TRANSPORTS or len(transport.data) < 2:
         return None, None
@@ -331,7 +331,7 @@ def _host_and_port(transport: Protocol) -> tuple[str | None, int | None]:
 def _has_target(transport: Protocol) -> bool:
     if transport.name not in _INTERNET_TRANSPORTS:
         return True
-    return _host_and_port(transport)[1] is not None
+    return host_and_port(transport)[1] is not None
 
 
 def _understood(handshake: Protocol) -> bool:
