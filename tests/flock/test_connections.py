@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from covey.flock import policy
-from covey.flock.events import ConnectionClosed, PeerBanned, PeerRejected, RedundantConnection
+from covey.flock.events import (
+    ConnectionClosed,
+    FlockEvent,
+    PeerBanned,
+    PeerRejected,
+    RedundantConnection,
+)
 from covey.flock.flock import Flock
 from covey.flock.policy import Cause, Reason
 from covey.keys import KeyPair
@@ -564,3 +570,50 @@ async def test_a_dropped_connection_says_why() -> None:
         b.add_peer("x", place_a)
         dropped = await first.seen("redundant-connection")
         assert dropped.connection.close_reason in (CloseReason.REDUNDANT, CloseReason.REMOTE_END)
+
+
+async def test_the_connections_that_wait_are_counted_and_not_searched() -> None:
+    """Asked before every dial: with many connections and a long queue a search takes seconds."""
+    async with quiet_flock() as (flock, events), quiet_flock() as (there, _):
+        flock.add_peer("x", await there.listen_on())
+        await events.seen("connection")
+        roster = flock._roster
+        roster._records = None  # type: ignore[assignment]
+        try:
+            assert (roster.pending, roster.pending_outgoing, roster.connected) == (0, 0, 1)
+        finally:
+            roster._records = {record.connection.id: record for record in roster.registered()}
+
+
+@pytest.mark.parametrize("handshake", ["noise", "plain", "raw"])
+async def test_the_counts_of_waiting_connections_agree_with_the_connections(handshake: str) -> None:
+    def counted(flock: Flock) -> bool:
+        roster = flock._roster
+        stages = [(record.stage, record.info.initiator) for record in roster.all()]
+        waiting = [dialled for stage, dialled in stages if stage in ("identifying", "held")]
+        settling = sum(stage == "settling" for stage, _ in stages)
+        expected = (len(waiting) + settling, sum(waiting))
+        return (roster.pending, roster.pending_outgoing) == expected
+
+    async def learn(*_: object) -> bytes:
+        await asyncio.sleep(0)
+        return b"somebody"
+
+    options: dict[str, Any] = {"stream": learn} if handshake == "raw" else {"handshake": handshake}
+    async with quiet_flock(**options) as (one, events), quiet_flock(**options) as (other, more):
+        wrong: list[str] = []
+
+        def check(event: FlockEvent) -> None:
+            wrong.extend(event.type for flock in (one, other) if not counted(flock))
+
+        one.subscribe(check)
+        other.subscribe(check)
+        places = [await flock.listen_on() for flock in (one, other)]
+        one.add_peer("x", places[1])
+        other.add_peer("x", places[0])
+        await events.seen("connection")
+        await more.seen("connection")
+        assert wrong == []
+        await other.close()
+        await until(lambda: one.connected == 0)
+        assert counted(one)

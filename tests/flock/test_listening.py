@@ -37,7 +37,7 @@ async def test_whatever_listening_raises_leaves_the_flock_usable(
     async with quiet_flock() as (flock, events):
         endpoint: Any = flock._door._endpoint
         with monkeypatch.context() as patch:
-            patch.setattr(type(endpoint), "listen", broken)
+            patch.setattr(type(endpoint), "listen_on", broken)
             async with asyncio.timeout(5):
                 for work in (flock.listen_on(), flock.join("x")):
                     with pytest.raises(LookupError):
@@ -95,7 +95,7 @@ async def test_who_waits_to_listen_when_the_flock_is_closed_is_told_so(
         raise AssertionError
 
     flock = Flock(discovery=False, host=HOST)
-    monkeypatch.setattr(type(flock._door._endpoint), "listen", never)
+    monkeypatch.setattr(type(flock._door._endpoint), "listen_on", never)
     waiting = asyncio.create_task(flock.listen_on())
     joining = asyncio.create_task(flock.join("x"))
     await asyncio.sleep(0)

@@ -52,6 +52,9 @@ class Roster:
         self._registry = Registry()
         self._records: dict[int, Record] = {}
         self._by_link: dict[int, Record] = {}
+        # Who is identifying or held, and who settles: asked for before every dial.
+        self._dialled: set[Record] = set()
+        self._accepted: set[Record] = set()
         self._settling: set[Record] = set()
         self._tasks = OwnedTasks(logger)
 
@@ -69,16 +72,12 @@ class Roster:
     @property
     def pending(self) -> int:
         """Connections whose handshake is over, but not yet, or not any more, their peer's."""
-        waiting = (Stage.IDENTIFYING, Stage.HELD, Stage.SETTLING)
-        return sum(record.stage in waiting for record in self._records.values())
+        return len(self._dialled) + len(self._accepted) + len(self._settling)
 
     @property
     def pending_outgoing(self) -> int:
         """Those of `pending` that this side dialled."""
-        waiting = (Stage.IDENTIFYING, Stage.HELD)
-        return sum(
-            record.stage in waiting and record.info.initiator for record in self._records.values()
-        )
+        return len(self._dialled)
 
     @property
     def full(self) -> bool:
@@ -98,6 +97,15 @@ class Roster:
     def find(self, connection: Connection) -> Record | None:
         """The record of a connection that has not ended."""
         return self._records.get(connection.id)
+
+    def _move(self, record: Record, stage: Stage) -> None:
+        record.stage = stage
+        waiting = self._dialled if record.info.initiator else self._accepted
+        for group, stages in (
+            (waiting, (Stage.IDENTIFYING, Stage.HELD)),
+            (self._settling, (Stage.SETTLING,)),
+        ):
+            (group.add if stage in stages else group.discard)(record)
 
     # A connection arrives
 
@@ -126,6 +134,7 @@ class Roster:
             return None
         record = Record(connection, info, origin)
         self._records[connection.id] = record
+        self._move(record, Stage.IDENTIFYING)
         connection.on_close(lambda _: self._closed(record))
         connection.on_remote_end(lambda _: self._remote_ended(record))
         if self._hooks.stream is None:
@@ -220,7 +229,7 @@ class Roster:
             return
         self._lead_to(other, new.origin)
         if outcome is Outcome.HELD:
-            new.stage = Stage.HELD
+            self._move(new, Stage.HELD)
             when = self._context.clock.now() + policy.HOLD
             new.timer = self._context.clock.call_at(when, lambda: self._let_go(new, cause))
         else:
@@ -261,8 +270,7 @@ class Roster:
     def _take(self, record: Record, link: Link) -> None:
         """It is the only connection of its peer, for now or for good."""
         if policy.may_be_replaced(link, dialling=self._is_dialling(record)):
-            record.stage = Stage.SETTLING
-            self._settling.add(record)
+            self._move(record, Stage.SETTLING)
             when = self._context.clock.now() + policy.SETTLE
             record.timer = self._context.clock.call_at(when, lambda: self._settle_late(record))
         else:
@@ -288,11 +296,10 @@ class Roster:
         return record.link is not None and self._registry.holds(record.link.theirs)
 
     def _register(self, record: Record) -> None:
-        self._settling.discard(record)
         if record.timer is not None:
             record.timer.cancel()
             record.timer = None
-        record.stage = Stage.REGISTERED
+        self._move(record, Stage.REGISTERED)
         record.seen = (record.connection.bytes_read, self._context.clock.now())
         if record.origin is not None and record.origin not in record.candidates:
             record.candidates.append(record.origin)
@@ -333,8 +340,7 @@ class Roster:
 
     def _end(self, record: Record, reason: CloseReason) -> None:
         """Close a connection that is not, or no longer, its peer's."""
-        self._settling.discard(record)
-        record.stage = Stage.ENDING
+        self._move(record, Stage.ENDING)
         record.connection.start_close(reason)
 
     def _remote_ended(self, record: Record) -> None:
@@ -355,9 +361,9 @@ class Roster:
     def _closed(self, record: Record) -> None:
         """The socket is closed: the lists first, then the event, then what follows."""
         record.finished = True
-        stage, record.stage = record.stage, Stage.ENDING
+        stage = record.stage
+        self._move(record, Stage.ENDING)
         self._records.pop(record.connection.id, None)
-        self._settling.discard(record)
         if record.timer is not None:
             record.timer.cancel()
         successor = self._forget_link(record)
