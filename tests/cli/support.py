@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import itertools
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +18,7 @@ from covey.cli.stdio import Sink, Source
 from covey.flock.flock import Flock
 from covey.keys import KeyPair
 from covey.wire.topic_proof import TopicSecret
+from tests.waiting import until
 
 HOST = "127.0.0.1"
 PATIENCE = 25.0
@@ -49,27 +49,15 @@ class Kept:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: OSError | None = None
-        self.grown = asyncio.Condition()
 
     async def write(self, data: bytes) -> None:
         await self.gate.wait()
         if self.failure is not None:
             raise self.failure
         self.data += data
-        async with self.grown:
-            self.grown.notify_all()
 
     async def until(self, count: int) -> None:
-        async with self.grown:
-            await self.grown.wait_for(lambda: len(self.data) >= count)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Look after every few turns of the loop; the caller bounds the time."""
-    for _ in itertools.count():
-        if condition():
-            return
-        await asyncio.sleep(0.002)
+        await until(lambda: len(self.data) >= count, PATIENCE)
 
 
 class Side:
@@ -120,7 +108,6 @@ class CuttingProxy:
         self.passed = 0
         self.connections = 0
         self._writers: set[asyncio.StreamWriter] = set()
-        self._moved = asyncio.Condition()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._server: asyncio.Server | None = None
 
@@ -140,8 +127,7 @@ class CuttingProxy:
 
     async def until_passed(self, count: int) -> None:
         """Wait until so many bytes went through since the start."""
-        async with self._moved:
-            await self._moved.wait_for(lambda: self.passed >= count)
+        await until(lambda: self.passed >= count, PATIENCE)
 
     def cut(self, *, reset: bool) -> None:
         """End everything that goes through now."""
@@ -173,9 +159,7 @@ class CuttingProxy:
             while data := await reader.read(1 << 16):
                 writer.write(data)
                 await writer.drain()
-                async with self._moved:
-                    self.passed += len(data)
-                    self._moved.notify_all()
+                self.passed += len(data)
         writer.close()
 
 
@@ -187,7 +171,6 @@ class Process:
         self.said: list[str] = []
         self._ended = False
         self.output = b""
-        self._more = asyncio.Condition()
         self._readers = [asyncio.create_task(self._read_errors())]
         if process.stdout is not None:
             self._readers.append(asyncio.create_task(self._read_output(process.stdout)))
@@ -195,32 +178,22 @@ class Process:
     async def _read_errors(self) -> None:
         assert self.process.stderr is not None
         async for line in self.process.stderr:
-            async with self._more:
-                self.said.append(line.decode().rstrip("\n"))
-                self._more.notify_all()
-        async with self._more:
-            self._ended = True
-            self._more.notify_all()
+            self.said.append(line.decode().rstrip("\n"))
+        self._ended = True
 
     async def _read_output(self, stream: asyncio.StreamReader) -> None:
         while data := await stream.read(1 << 16):
-            async with self._more:
-                self.output += data
-                self._more.notify_all()
+            self.output += data
 
     async def until_said(self, text: str) -> str:
         """The first line with `text`; fails when the process ended without it."""
-        async with self._more:
-            await self._more.wait_for(
-                lambda: self._ended or any(text in line for line in self.said)
-            )
+        await until(lambda: self._ended or any(text in line for line in self.said), PATIENCE)
         lines = [line for line in self.said if text in line]
         assert lines, f"{text!r} was never said: {self.said}"
         return lines[0]
 
     async def until_output(self, data: bytes) -> None:
-        async with self._more:
-            await self._more.wait_for(lambda: data in self.output)
+        await until(lambda: data in self.output, PATIENCE)
 
     async def end(self) -> int:
         """Wait for the end; gives the exit code."""

@@ -14,7 +14,8 @@ import covey
 from covey.cli import COMMANDS
 from tests.cli.support import HOST, LOCAL, PIPE
 from tests.cli.support import covey as start
-from tests.cli.test_pipe import free_udp_port, run_covey
+from tests.cli.test_pipe import run_covey
+from tests.discovery.fakes import free_udp_port
 
 STEPS = ["listening", "peer", "staged", "connecting", "handshaking", "connection", "channel-open"]
 

@@ -15,14 +15,9 @@ import pytest
 
 from covey.cli.pipe import ALPHABET, new_topic
 from tests.cli.support import HOST, LOCAL, NULL, PIPE, CuttingProxy, connected_pipes, covey
+from tests.discovery.fakes import free_udp_port
 
 QUICK = ("--reconnect", "0.2")
-
-
-def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def run_covey(*arguments: str) -> subprocess.CompletedProcess[str]:

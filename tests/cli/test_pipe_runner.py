@@ -16,7 +16,8 @@ from covey.cli.stdio import Nothing
 from covey.net.connection import Connection
 from covey.wire.encoding import raw
 from covey.wire.topic_pipe import KINDS, PROTOCOL, RECEIVED, TopicPipe
-from tests.cli.support import PATIENCE, CuttingProxy, Feed, Kept, Side, a_side, until
+from tests.cli.support import PATIENCE, CuttingProxy, Feed, Kept, Side, a_side
+from tests.waiting import until
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cli.support import HOST, LOCAL, PATIENCE, PIPE, covey
+from tests.waiting import until
 
 COMMAND = (sys.executable, "-m", "covey.cli")
 
@@ -26,9 +27,7 @@ class Terminal:
         self.process = process
         self.screen = ""
         self._leader = leader
-        self._more = asyncio.Condition()
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._loop.add_reader(leader, self._readable)
 
     def _readable(self) -> None:
@@ -38,17 +37,9 @@ class Terminal:
             self._loop.remove_reader(self._leader)
             return
         self.screen += data.decode(errors="replace")
-        task = self._loop.create_task(self._tell())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _tell(self) -> None:
-        async with self._more:
-            self._more.notify_all()
 
     async def until(self, text: str) -> None:
-        async with self._more:
-            await self._more.wait_for(lambda: text in self.screen)
+        await until(lambda: text in self.screen, PATIENCE)
 
     def type(self, text: str) -> None:
         os.write(self._leader, text.encode())

@@ -15,10 +15,9 @@ from covey.flock.events import ConnectionInfo, FlockEvent
 from covey.flock.flock import Flock
 from covey.host_port import HostPort
 from covey.keys import KeyPair
+from tests.waiting import until as until  # noqa: PLC0414 - the tests of the flock take it from here
 
 HOST = "127.0.0.1"
-PATIENCE = 10.0
-"""Seconds after which a test gives up; nothing waits so long when all is well."""
 
 E = TypeVar("E")
 
@@ -38,13 +37,11 @@ class Recorder:
         self.events: list[FlockEvent] = []
         self.counts: list[tuple[int, int, int]] = []
         self._flock = flock
-        self._changed = asyncio.Event()
         flock.subscribe(self._note)
 
     def _note(self, event: FlockEvent) -> None:
         self.events.append(event)
         self.counts.append((self._flock.queued, self._flock.connecting, self._flock.connected))
-        self._changed.set()
 
     @property
     def types(self) -> list[str]:
@@ -68,11 +65,8 @@ class Recorder:
         ]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Return as soon as `condition` holds after an event."""
-        async with asyncio.timeout(PATIENCE):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
+        """Return as soon as `condition` holds."""
+        await until(condition)
 
     async def seen(self, type_: str, count: int = 1) -> Any:
         """The `count`-th event with that name, waited for."""
@@ -171,15 +165,3 @@ async def mute_listener() -> AsyncIterator[int]:
             except OSError:
                 continue
         await server.wait_closed()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop turn until `condition` holds."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0.002)
-
-
-async def assert_nothing_left(before: set[asyncio.Task[Any]]) -> None:
-    """No task beyond `before` is left once the loop has turned a few times."""
-    await until(lambda: not (asyncio.all_tasks() - before - {asyncio.current_task()}))
