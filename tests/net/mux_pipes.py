@@ -38,6 +38,10 @@ class RecordingPipe:
     def drained(self) -> bool:
         return not self.full
 
+    @property
+    def unsent(self) -> int:
+        return sum(map(len, self.wire)) if self.full else 0
+
     def pause_reading(self) -> None:
         self.tell("stream_pause")
 
@@ -107,6 +111,10 @@ class MemoryPipe:
     def drained(self) -> bool:
         return not self.full
 
+    @property
+    def unsent(self) -> int:
+        return sum(map(len, self.other.incoming))
+
     def pause_reading(self) -> None:
         self.paused = True
 
@@ -165,6 +173,13 @@ async def settle(turns: int = 12) -> None:
     """Let the loop run until what is ready has run."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+async def handled(*muxes: Muxer) -> None:
+    """Wait until everything that was received is handled: large frames take many turns."""
+    async with asyncio.timeout(60):
+        while any(mux._intake.waiting for mux in muxes):  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 FOO = bytes.fromhex("00010103666f6f00")

@@ -11,9 +11,19 @@ import pytest
 
 from covey.errors import LimitError, ProtocolError
 from covey.limits import Limits
-from covey.net.mux import Muxer
+from covey.net import mux_intake
+from covey.net.mux import Channel, Muxer
 from covey.wire.encoding import encode_uint, raw, uint
-from tests.net.mux_pipes import FOO, RecordingPipe, create, recorded, settle
+from tests.net.mux_pipes import (
+    FOO,
+    RecordingPipe,
+    create,
+    handled,
+    muxers,
+    pipe_of,
+    recorded,
+    settle,
+)
 
 
 @contextmanager
@@ -116,6 +126,7 @@ async def test_a_batch_of_many_tiny_messages_takes_little_memory() -> None:
     batch = b"\0\0\1" + b"\1\0" * 400_000
     with growth_below(1_000_000):
         pipe.receive(batch)
+        await handled(mux)
     assert count == 400_000
 
 
@@ -129,6 +140,7 @@ async def test_a_batch_for_a_pairing_channel_is_kept_in_its_own_size() -> None:
         pipe.receive(batch)
     gate.set()
     await mux.wait_closed()
+    await handled(mux)
     assert not mux.core.paused
 
 
@@ -141,6 +153,7 @@ async def test_a_slow_handler_flooded_in_one_batch_closes_its_channel_only() -> 
     pipe.receive(FOO)
     with growth_below(8_000_000):
         pipe.receive(b"\0\0\1" + b"\2\0\7" * 300_000)
+        await handled(mux)
     assert slow.closed
     assert pipe.error is None
     forever.set()
@@ -269,6 +282,130 @@ async def test_a_peer_makes_us_warn_once(caplog: pytest.LogCaptureFixture) -> No
     assert caplog.text.count("it is closed") == 1
     async with asyncio.timeout(10):
         await mux.wait_closed()
+
+
+ENTRIES = 100_000
+SHAPES = {
+    "tiny messages": b"\1" + b"\1\0" * ENTRIES,
+    "messages that alternate with switches": b"\1" + b"\1\0\0\1" * ENTRIES,
+    "switches": b"\1" + b"\0\1" * ENTRIES,
+    "closes of unknown channels": b"\0" + b"\2\3\7" * ENTRIES,
+    "messages to an unknown channel": b"\5" + b"\1\0" * ENTRIES,
+    "messages of an unknown type": b"\1" + b"\1\7" * ENTRIES,
+    "opens and closes": b"\0" + b"\5\1\2\1x\0\2\3\2" * 1000,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_a_frame_of_countless_entries_lets_others_have_their_turns(
+    shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mux_intake, "SHARE", 0.0)  # every look at the clock ends the turn
+    told: list[str] = []
+    pipe = RecordingPipe(lambda what, *_: told.append(what))
+    mux = Muxer(pipe)
+    seen: list[bytes] = []
+    create(mux, messages=[(raw, seen.append)]).open()
+    pipe.receive(FOO)
+    turns = 0
+    pipe.receive(b"\0\0" + SHAPES[shape], b"\1\0last")
+    while mux._intake.waiting:
+        assert told[-1] == "stream_pause"
+        before = len(seen)
+        await asyncio.sleep(0)
+        assert len(seen) - before <= 2048
+        turns += 1
+    entries = 2000 if shape == "opens and closes" else ENTRIES
+    assert turns >= entries // 2048
+    assert seen[-1] == b"last"  # nothing overtakes
+    assert told[-1] == "stream_resume"
+    assert pipe.error is None
+
+
+async def test_a_frame_for_a_pairing_channel_waits_with_it_once_enough_is_kept() -> None:
+    mux, pipe = recorded()
+    gate = asyncio.Event()
+    mux.pair("foo", lambda _: gate.wait())
+    pipe.receive(FOO, b"\0\0\1" + b"\1\0" * 100_000)
+    assert mux.core.paused
+    assert mux.core._kept <= Limits().pairing_backlog + 2 * 1024 * 513
+    assert mux._intake.waiting
+    gate.set()
+    await mux.wait_closed()
+    await handled(mux)
+    assert mux.core._kept == 0
+
+
+async def test_what_waits_of_a_frame_is_dropped_with_the_stream() -> None:
+    mux, pipe = recorded()
+    seen: list[bytes] = []
+    create(mux, messages=[(raw, seen.append)]).open()
+    pipe.receive(FOO, b"\0\0\1" + b"\1\0" * 1_000_000)
+    assert mux._intake.waiting
+    pipe.close()
+    count = len(seen)
+    await settle()
+    assert len(seen) == count
+
+
+async def test_a_peer_that_asks_and_never_reads_is_not_read_either() -> None:
+    limits = Limits(write_backlog=1000)
+    told: list[str] = []
+    pipe = RecordingPipe(lambda what, *_: told.append(what))
+    mux = Muxer(pipe, limits)
+    channel = create(mux)
+    message = channel.add_message(raw)
+    message.on_message = message.send
+    channel.open()
+    pipe.receive(FOO)
+    pipe.full = True
+    async with asyncio.timeout(10):
+        while mux._outflow._answers <= mux_intake.MOST * limits.write_backlog:
+            while told and told[-1] == "stream_pause":  # noqa: ASYNC110  until our patience is over
+                await asyncio.sleep(0.001)
+            pipe.receive(b"\1\0" + bytes(500))
+    assert told.count("stream_pause") >= 2
+    await asyncio.sleep(3 * mux_intake.PATIENCE)
+    assert told[-1] == "stream_pause"  # and so it stays
+    pipe.full = False
+    mux.writable()
+    assert told[-1] == "stream_resume"
+    pipe.close()
+
+
+async def test_two_sides_that_answer_everything_with_more_finish(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mux_intake, "PATIENCE", 0.0001)
+    left, right = muxers(Limits(write_backlog=1000), high=4)
+    for mux in (left, right):
+        pipe_of(mux).group = lambda: 4
+    count = 500
+    heard = {left: 0, right: 0}
+    done = asyncio.Event()
+
+    def serve(mux: Muxer) -> Channel:
+        channel = create(mux)
+        ask, answer = channel.add_message(raw), channel.add_message(raw)
+
+        def answered(_: bytes) -> None:
+            heard[mux] += 1
+            if min(heard.values()) == count:
+                done.set()
+
+        ask.on_message = answer.send
+        answer.on_message = answered
+        channel.open()
+        return channel
+
+    for channel in (serve(left), serve(right)):
+        message = channel.messages[0]
+        assert message is not None
+        for _ in range(count):  # all at once, and nobody waits for anything
+            message.send(bytes(1000))
+    async with asyncio.timeout(30):
+        await done.wait()
+    pipe_of(left).end()
 
 
 async def test_frames_after_the_stream_was_destroyed_are_ignored() -> None:

@@ -202,6 +202,11 @@ class Connection:
         """Whether the write backlog is low."""
         return not self._shell.write_paused
 
+    @property
+    def unsent(self) -> int:
+        """Bytes in the write backlog."""
+        return self._shell.unsent
+
     def end(self) -> Awaitable[None]:
         """End the write half after what was sent; reading goes on until the remote ends its own.
 

@@ -27,6 +27,7 @@ from covey.net.mux_channel import (
     OnOpen,
     owners,
 )
+from covey.net.mux_intake import Intake, Outflow
 from covey.net.mux_message import Message
 from covey.net.mux_pairing import PairCallback, PairCallbacks
 from covey.net.mux_queue import Backlog, Hold
@@ -67,11 +68,14 @@ class Muxer:
         "_handling",
         "_hold",
         "_in_batch",
+        "_intake",
         "_loop",
         "_on_warning",
+        "_outflow",
         "_pairing",
         "_paused",
         "_pipe",
+        "_proceeding",
         "_slow",
         "_tasks",
         "_timer",
@@ -104,12 +108,15 @@ class Muxer:
         self.backlog = Backlog(self.limits.mux_backlog, self._backlog_exceeded)
         self._warned: set[str] = set()
         self._pairing = PairCallbacks(self)
+        self._intake = Intake(self)
+        self._outflow = Outflow(pipe, self.limits, self._update_reading)
         self._writers: dict[asyncio.Future[None], Channel] = {}
         self._slow: set[Channel] = set()
         self._hold: Hold | None = None
         self._in_batch = False
         self._handling = False
         self._paused = False
+        self._proceeding: asyncio.Handle | None = None
         self._ended = False
         self._error: CoveyError | None = None
         self._flush_handle: asyncio.Handle | None = None
@@ -244,8 +251,13 @@ class Muxer:
     # The pipe calls these
 
     def messages_received(self, messages: list[bytes]) -> None:
-        """Handle frames of the remote."""
+        """Handle frames of the remote; what does not fit this turn of the loop comes later."""
+        if self._intake.waiting:
+            self._intake.add(messages)
+            return
         self._handling = True
+        if not self.core.outbox.accepting:
+            self._outflow.handling()
         try:
             if (  # a lone message: half the steps, and nothing that the general way would add
                 len(messages) == 1
@@ -255,7 +267,7 @@ class Muxer:
                 frame = messages[0]
                 channel.owner.receive_messages(frame[1], [frame[2:]])
             else:
-                self._receive(messages)
+                self._intake.receive(messages)
         except CoveyError as error:
             self.destroy(error)
         finally:
@@ -266,6 +278,7 @@ class Muxer:
         """The write backlog drained."""
         self.core.answers_taken()
         self.core.outbox.accepting = True
+        self._outflow.drained()
         for waiter in self._writers:
             if not waiter.done():
                 waiter.set_result(None)
@@ -283,8 +296,10 @@ class Muxer:
         if self._ended:
             return
         self._ended = True
+        self._intake.drop()
+        self._outflow.stop()
         self._error = error = self._error or error
-        for handle in (self._flush_handle, self._timer):
+        for handle in (self._flush_handle, self._timer, self._proceeding):
             if handle is not None:
                 handle.cancel()
         running = set(self._tasks)
@@ -338,6 +353,8 @@ class Muxer:
         self.core.outbox.accepting = drained
         if drained:
             self.core.answers_taken()
+        else:
+            self._outflow.full()
 
     def deliver_soon(self, channel: Channel) -> None:
         """Deliver what was kept for `channel` in the next turn."""
@@ -394,6 +411,12 @@ class Muxer:
         """`channel` is destroyed."""
         self._channels.pop(channel, None)
 
+    async def wait_unheld(self, channel: Channel) -> None:
+        """Wait for the remote to read, when far too much waits for that."""
+        if self._outflow.held:
+            with contextlib.suppress(ClosedError):
+                await self.wait_writable(channel)
+
     async def wait_writable(self, channel: Channel) -> None:
         """Wait until the pipe takes more."""
         waiter: asyncio.Future[None] = self._loop.create_future()
@@ -428,17 +451,13 @@ class Muxer:
             limit = self.limits.mux_backlog
             self.destroy(ProtocolError(f"keeps handlers busy with more than {limit} bytes"))
 
-    def _receive(self, messages: list[bytes]) -> None:
-        now = self._loop.time()
-        for frame in messages:
-            if self.destroyed or self._ended:
-                return
-            for event in self.core.receive_frame(frame, now):
-                self._handle(event)
-            if self._in_batch:
-                self._end_batch()
+    @property
+    def held_up(self) -> bool:
+        """Whether a channel, pairing or the remote's not reading keeps us from reading."""
+        return self._outflow.held or self.core.paused or bool(self._slow)
 
-    def _handle(self, event: MuxEvent) -> None:
+    def handle(self, event: MuxEvent) -> None:
+        """Act on one event of the core."""
         if self.destroyed:
             return
         if isinstance(event, ChannelMessages):
@@ -457,8 +476,10 @@ class Muxer:
         elif isinstance(event, PairTimedOut):
             self._pairing.give_up(event.request)
 
-    def _end_batch(self) -> None:
+    def frame_done(self) -> None:
         """The frame is handled: replies leave when the handlers that it started are done."""
+        if not self._in_batch:
+            return
         self._in_batch = False
         hold, self._hold = self._hold, None
         if hold is not None:
@@ -476,7 +497,7 @@ class Muxer:
 
     def _handle_all(self, events: Iterator[MuxEvent]) -> None:
         for event in events:
-            self._handle(event)
+            self.handle(event)
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:
@@ -490,10 +511,32 @@ class Muxer:
         if self._ended:
             return
         self.flush()
+        if not self.core.outbox.accepting:
+            self._outflow.handled()
         if self._timer_at is not None or self.core.timed:
             self._arm()
-        if self._paused or self._slow or self.core.paused:
+        if self._paused or self._slow or self.core.paused or self._intake.waiting:
             self._update_reading()
+
+    def _proceed_soon(self) -> None:
+        """Handle what is left of the remote's frames in the next turn."""
+        if self._proceeding is None:
+            self._proceeding = self._loop.call_soon(self._proceed)
+
+    def _proceed(self) -> None:
+        self._proceeding = None
+        if self._ended or self.destroyed:
+            return
+        self._handling = True
+        if not self.core.outbox.accepting:
+            self._outflow.handling()
+        try:
+            self._intake.proceed()
+        except CoveyError as error:
+            self.destroy(error)
+        finally:
+            self._handling = False
+            self._step_done()
 
     def _arm(self) -> None:
         at = self.core.next_timer()
@@ -509,7 +552,10 @@ class Muxer:
         self._guarded(lambda: self._handle_all(self.core.handle_timer(self._loop.time())))
 
     def _update_reading(self) -> None:
-        paused = self.core.paused or bool(self._slow)
+        held_up, waiting = self.held_up, self._intake.waiting and not self._handling
+        if waiting and not held_up and not self.destroyed and not self._ended:
+            self._proceed_soon()
+        paused = held_up or waiting
         if paused != self._paused and not self.destroyed:
             self._paused = paused
             if paused:

@@ -71,6 +71,9 @@ class ChannelHost(Protocol):
     def forget(self, channel: Channel) -> None:
         """`channel` is destroyed."""
 
+    async def wait_unheld(self, channel: Channel) -> None:
+        """Wait for the remote to read, when far too much waits for that."""
+
     async def wait_writable(self, channel: Channel) -> None:
         """Wait until the pipe takes more."""
 
@@ -471,6 +474,7 @@ class Channel:
             finally:
                 self._queue.release(cost)
             while error is None and (job := self._queue.first) is not None:
+                await self._host.wait_unheld(self)
                 what = f"the handler of message type {job.message.type}"
                 error = await job.run(lambda: self._stopped)
                 self._queue.done(job)

@@ -41,6 +41,10 @@ class MessagePipe(Protocol):
     def drained(self) -> bool:
         """Whether the write backlog is low."""
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the remote."""
+
     def pause_reading(self) -> None:
         """Deliver nothing until `resume_reading`."""
 

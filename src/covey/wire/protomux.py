@@ -22,6 +22,7 @@ from covey.wire.protomux_channel import (
     ChannelCore,
     ChannelMessages,
     ChannelOpened,
+    MoreLeft,
     MuxEvent,
     Name,
     NameStatus,
@@ -31,7 +32,7 @@ from covey.wire.protomux_channel import (
 )
 from covey.wire.protomux_frames import BATCH, CLOSE, OPEN, REJECT, SILENT, Holds, Outbox
 from covey.wire.protomux_names import NameTable, NumberTable
-from covey.wire.protomux_runs import kept_run, read_bounded, read_run
+from covey.wire.protomux_runs import QUIET_RUN, kept_run, read_bounded, read_run
 from covey.wire.session import Buffer
 
 KEPT_OVERHEAD = 512
@@ -47,7 +48,8 @@ class Protomux:
 
     `receive_frame`, `deliver` and `handle_timer` give their events one by one, and go on when the
     next is asked for: act on each before asking, then the rest of the frame sees what you did
-    (a channel closed, another opened). Run each to its end. They raise `ProtocolError`, and nothing
+    (a channel closed, another opened). Run each to its end; other work may be done in between, but
+    no other frame. They raise `ProtocolError`, and nothing
     else, for what the remote must not send; then the stream is lost.
     """
 
@@ -315,7 +317,12 @@ class Protomux:
     ) -> Generator[MuxEvent, None, None]:
         remote_id, position = read_uint(frame, position, end)
         begun = False
+        quiet = 0
         while position < end:
+            quiet += 1  # entries that may have told nothing: many of them must not take a turn
+            if quiet >= QUIET_RUN:
+                quiet = 0
+                yield MoreLeft()
             length, start = read_uint(frame, position, end)
             if not length:
                 remote_id, position = read_uint(frame, start, end)
@@ -337,6 +344,7 @@ class Protomux:
             else:
                 entries, count, size, position = kept_run(frame, position, end)
                 self._keep(remote, entries, count, size)
+                quiet += count
 
     def _receive_open(
         self, frame: bytes, position: int, end: int, now: float

@@ -174,6 +174,17 @@ class BatchBegun:
     """A batch of more than one entry follows: replies to it may leave as one batch."""
 
 
+@dataclass(slots=True)
+class MoreLeft:
+    """Nothing happened, but many entries were read: a good place to let others have a turn."""
+
+
 MuxEvent: TypeAlias = (
-    PairRequested | PairTimedOut | ChannelOpened | ChannelMessages | ChannelClosed | BatchBegun
+    PairRequested
+    | PairTimedOut
+    | ChannelOpened
+    | ChannelMessages
+    | ChannelClosed
+    | BatchBegun
+    | MoreLeft
 )

@@ -15,6 +15,9 @@ from covey.wire.protomux_channel import ChannelCore, ChannelMessages
 RUN_LENGTH: Final = 1024
 """Messages in one event: bounds what a batch of tiny messages takes while it is delivered."""
 
+QUIET_RUN: Final = 1024
+"""Entries that are handled without an event; then comes `MoreLeft`."""
+
 
 def read_run(
     channel: ChannelCore, frame: bytes, position: int, end: int
@@ -57,14 +60,14 @@ def read_run(
 
 
 def kept_run(frame: bytes, position: int, end: int) -> tuple[bytes, int, int, int]:
-    """Consecutive entries of one channel, not taken apart.
+    """Consecutive entries of one channel, at most `QUIET_RUN`, not taken apart.
 
     Returns the entries, how many they are, their payload bytes, and where they end. The last one is
     written anew when it claims more bytes than there are.
     """
     first = position
     count = size = 0
-    while position < end:
+    while position < end and count < QUIET_RUN:
         length, start = read_uint(frame, position, end)
         if not length:
             break
