@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from covey.cli.narrator import whereabouts
+from covey.cli.narrator import _LINES, line_of, whereabouts
 from covey.cli.output import Output, OutputError, bytes_text, key_text, printable
 from covey.cli.stdio import size_of
 from covey.errors import ProtocolError
-from covey.flock.events import Peer
+from covey.flock.events import Connecting, FlockClosed, FlockEvent, Listening, Peer, PeerDropped
 from covey.flock.policy import Reason
 
 
@@ -130,3 +130,22 @@ def test_sizes_are_known_of_files_and_of_nothing(tmp_path: Any) -> None:
         assert size_of(nothing.fileno()) == 0
     with open("/dev/zero", "rb") as endless:  # noqa: PTH123
         assert size_of(endless.fileno()) is None
+
+
+def test_every_event_of_a_flock_has_a_line() -> None:
+    kinds = {kind.__dataclass_fields__["type"].default for kind in get_args(FlockEvent)}
+    assert kinds == set(_LINES)
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (Connecting(Peer("h", 1, b"x")), "connecting to h:1"),
+        (Connecting(Peer("h", 1, b"x", retries=2)), "connecting to h:1, attempt 3"),
+        (PeerDropped(Peer("h", 1, b"x", retries=5)), "gave up h:1 after 5 attempts"),
+        (Listening("::", 7), "listening on port 7"),
+        (FlockClosed(), "closed"),
+    ],
+)
+def test_an_event_is_told_in_words(event: FlockEvent, line: str) -> None:
+    assert line_of(event) == line

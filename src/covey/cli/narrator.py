@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, assert_never
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from covey.cli.output import Output, key_text
 from covey.host_port import show
 
 if TYPE_CHECKING:
     from covey.events import Subscription
-    from covey.flock.events import ConnectionInfo, FlockEvent, Peer
+    from covey.flock.events import (
+        Connected,
+        ConnectFailed,
+        Connecting,
+        ConnectionClosed,
+        ConnectionInfo,
+        FlockError,
+        FlockEvent,
+        HandlerFailed,
+        HandshakeTimedOut,
+        Handshaking,
+        Listening,
+        Peer,
+        PeerBanned,
+        PeerDiscovered,
+        PeerDropped,
+        PeerRejected,
+        RedundantConnection,
+    )
     from covey.net.connection import Connection
 
 
@@ -78,43 +97,9 @@ async def narrate(
             output.event(event.type, prefix + text if text else "", **_fields(event, who))
 
 
-def line_of(event: FlockEvent) -> str:  # noqa: C901, PLR0912 - one line for each kind of event
+def line_of(event: FlockEvent) -> str:
     """One event in words."""
-    match event.type:
-        case "peer":
-            return f"discovered {_place(event.peer)} by {event.peer.source}"
-        case "peer-rejected":
-            return f"rejected {_place(event.peer)}: {event.text or event.reason}"
-        case "peer-banned":
-            return f"banned {_place(event.peer)}: {event.reason}"
-        case "connecting":
-            again = f", attempt {event.peer.retries + 1}" if event.peer.retries else ""
-            return f"connecting to {_place(event.peer)}{again}"
-        case "connect-failed":
-            return f"no connection to {_place(event.peer)}: {event.error}"
-        case "handshaking":
-            return f"{event.info.type} is up, handshaking with {_remote(event.info)}"
-        case "handshake-timeout":
-            return f"{_remote(event.info)} did not complete the handshake in time"
-        case "connection":
-            return path_of(event.connection)
-        case "redundant-connection":
-            return f"dropped a second connection with {_remote(event.info)} ({event.cause})"
-        case "connection-closed":
-            why = f": {event.error}" if event.error else ""
-            return f"connection with {_remote(event.info)} closed{why}"
-        case "drop":
-            return f"gave up {_place(event.peer)} after {event.peer.retries} attempts"
-        case "handler-failed":
-            return f"the handler of {_remote(event.info)} failed: {event.error}"
-        case "listening":
-            return f"listening on port {event.port}"
-        case "error":
-            return f"cannot listen: {event.error}"
-        case "close":
-            return "closed"
-        case _:
-            assert_never(event.type)
+    return _LINES[event.type](event)
 
 
 def path_of(connection: Connection) -> str:
@@ -174,3 +159,81 @@ def _fields(event: FlockEvent, who: str) -> dict[str, object]:
     if (connection := fields.get("connection")) is not None:
         fields["connection"] = connection.id
     return {"who": who, **fields} if who else fields
+
+
+def _peer(event: PeerDiscovered) -> str:
+    return f"discovered {_place(event.peer)} by {event.peer.source}"
+
+
+def _rejected(event: PeerRejected) -> str:
+    return f"rejected {_place(event.peer)}: {event.text or event.reason}"
+
+
+def _banned(event: PeerBanned) -> str:
+    return f"banned {_place(event.peer)}: {event.reason}"
+
+
+def _connecting(event: Connecting) -> str:
+    again = f", attempt {event.peer.retries + 1}" if event.peer.retries else ""
+    return f"connecting to {_place(event.peer)}{again}"
+
+
+def _connect_failed(event: ConnectFailed) -> str:
+    return f"no connection to {_place(event.peer)}: {event.error}"
+
+
+def _handshaking(event: Handshaking) -> str:
+    return f"{event.info.type} is up, handshaking with {_remote(event.info)}"
+
+
+def _handshake_timeout(event: HandshakeTimedOut) -> str:
+    return f"{_remote(event.info)} did not complete the handshake in time"
+
+
+def _connected(event: Connected) -> str:
+    return path_of(event.connection)
+
+
+def _redundant(event: RedundantConnection) -> str:
+    return f"dropped a second connection with {_remote(event.info)} ({event.cause})"
+
+
+def _closed(event: ConnectionClosed) -> str:
+    why = f": {event.error}" if event.error else ""
+    return f"connection with {_remote(event.info)} closed{why}"
+
+
+def _dropped(event: PeerDropped) -> str:
+    return f"gave up {_place(event.peer)} after {event.peer.retries} attempts"
+
+
+def _handler_failed(event: HandlerFailed) -> str:
+    return f"the handler of {_remote(event.info)} failed: {event.error}"
+
+
+def _listening(event: Listening) -> str:
+    return f"listening on port {event.port}"
+
+
+def _cannot_listen(event: FlockError) -> str:
+    return f"cannot listen: {event.error}"
+
+
+_LINES: Final[Mapping[str, Callable[[Any], str]]] = {
+    "peer": _peer,
+    "peer-rejected": _rejected,
+    "peer-banned": _banned,
+    "connecting": _connecting,
+    "connect-failed": _connect_failed,
+    "handshaking": _handshaking,
+    "handshake-timeout": _handshake_timeout,
+    "connection": _connected,
+    "redundant-connection": _redundant,
+    "connection-closed": _closed,
+    "drop": _dropped,
+    "handler-failed": _handler_failed,
+    "listening": _listening,
+    "error": _cannot_listen,
+    "close": lambda _: "closed",
+}
+"""What is said of each kind of event; a test holds it against `FlockEvent`."""
