@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
-from covey.errors import HandshakeError
+from covey.errors import HandshakeError, SelfConnection
 from covey.flock.events import ConnectionClosed, PeerBanned
 from covey.flock.flock import Flock
 from covey.limits import Limits
@@ -73,10 +73,11 @@ async def test_malformed_ids_are_cut_at_once_and_hurt_nobody_else(first: bytes) 
         assert await good.readexactly(33 + 10) == b"\x20" + OURS + b"still here"
 
 
-async def test_our_own_id_from_outside_is_told_and_closed() -> None:
+async def test_our_own_id_from_outside_is_closed_and_bans_no_port_that_nobody_dials() -> None:
     async with plain_flock() as (flock, events, port), stranger(port, b"\x20" + OURS):
-        await events.seen("connection-closed")
-        assert [event.reason for event in events.of(PeerBanned)] == ["detected-self"]
+        closed = await events.seen("connection-closed")
+        assert isinstance(closed.error, SelfConnection)
+        assert events.of(PeerBanned) == []
         assert flock.total_connections == 0
         assert "connection" not in events.types
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from covey.address import Address
@@ -17,6 +17,7 @@ from covey.flock.admission import Whitelist
 from covey.flock.candidates import Candidate
 from covey.flock.clock import Clock
 from covey.flock.events import FlockEvent, Peer
+from covey.flock.self_meetings import SelfMeetings
 from covey.limits import Limits
 from covey.peer_type import peer_type
 
@@ -49,6 +50,10 @@ class Context:
     handshake: str
     max_connections: int
     closing: bool = False
+    selves: SelfMeetings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.selves = SelfMeetings(self.clock, self.publish)
 
     def publish(self, event: FlockEvent) -> None:
         """Tell the listeners; the counts are up to date when this is called."""

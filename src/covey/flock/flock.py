@@ -161,7 +161,7 @@ class Flock:
             ),
             share=hooks.stream is None,
         )
-        self._roster.report_to(Outcomes(context, self._pursuit))
+        self._roster.report_to(Outcomes(self._pursuit))
         door.open(context, self._roster)
         self._unsubscribe = self.channel.subscribe(self._peer_found)
 
@@ -385,6 +385,7 @@ class Flock:
         await self._roster.close()
         for owned in reversed(self._owned):
             await owned.close()
+        self._context.selves.flush()
         self._publish(FlockClosed())
         self._context.events.close()
         self._context.live.close()

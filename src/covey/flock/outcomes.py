@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from covey.flock.context import Context
-from covey.flock.events import Peer, PeerBanned
-from covey.flock.policy import Reason
 from covey.flock.pursuit import Pursuit
 from covey.flock.records import Record
 
@@ -12,8 +9,7 @@ from covey.flock.records import Record
 class Outcomes:
     """Passes what the roster tells on to the pursuit; a `RosterOwner`."""
 
-    def __init__(self, context: Context, pursuit: Pursuit) -> None:
-        self._context = context
+    def __init__(self, pursuit: Pursuit) -> None:
         self._pursuit = pursuit
 
     def peer_connected(self, record: Record) -> None:
@@ -26,12 +22,9 @@ class Outcomes:
         self._pursuit.lost(record.candidates, record.origin, error)
 
     def met_self(self, record: Record) -> None:
-        """Ban the address; an accepted connection has none that could be dialled."""
+        """Ban the address; an accepted connection has none that could be dialled, so no ban."""
         if record.origin is not None:
             self._pursuit.met_self(record.origin)
-        else:
-            peer = Peer(record.info.host, record.info.port, None)
-            self._context.publish(PeerBanned(peer, Reason.DETECTED_SELF))
 
     def attempt_failed(self, record: Record, error: Exception) -> None:
         """Treat a `stream` hook that failed like a failed attempt."""

@@ -66,6 +66,7 @@ class Pursuit:
         self._queue = DialQueue()
         self._gate = DialGate(context, self.kick)
         self._attempts: set[Candidate] = set()
+        context.selves.dialling = lambda: len(self._attempts)
         self._timers: dict[Candidate, Timer] = {}
         self._kicking = False
         self._kick_again = False
@@ -259,12 +260,13 @@ class Pursuit:
             del self._dials[candidate]
 
     async def _attempt(self, candidate: Candidate) -> None:
-        watch = OutgoingWatch(self._context, candidate, self._attempt_over)
+        watch = OutgoingWatch(self._context, candidate, self._attempt_over, self.met_self)
         try:
             connection = await self._dial(candidate, watch)
         except SelfConnection:
             self._attempt_over(candidate)
-            self.met_self(candidate)
+            if not watch.is_self:  # known before anything was dialled
+                self.met_self(candidate)
             self.kick()
         except asyncio.CancelledError:
             self._attempt_over(candidate)
@@ -374,6 +376,7 @@ class Pursuit:
         self._bans.add(*key, candidate.name, Reason.DETECTED_SELF)
         candidate.state = State.IDLE
         candidate.retries = 0
+        self._dials.pop(candidate, None)  # it is ending already, with the error that told us
         self._forget(candidate)
         self._context.tell(candidate, "banned", "it is this very node", reason="detected-self")
         self._context.publish(PeerBanned(self._context.peer(candidate), Reason.DETECTED_SELF))

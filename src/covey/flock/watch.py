@@ -14,10 +14,8 @@ from covey.flock.events import (
     FlockEvent,
     HandshakeTimedOut,
     Handshaking,
-    Peer,
-    PeerBanned,
 )
-from covey.flock.policy import Kind, Reason
+from covey.flock.policy import Kind
 from covey.net.attempt import Attempt
 from covey.net.connection import Connection
 
@@ -41,13 +39,20 @@ def info_of(connection: Connection, candidate: Candidate | None) -> ConnectionIn
 class OutgoingWatch:
     """Observes the dial of one candidate; `reached` tells whether a raw connection was up.
 
-    `release` is called before `connection-closed` is published, so that the counts are right.
+    `release` is called before `connection-closed` is published, so that the counts are right, and
+    `met_self` where the remote turned out to be this node.
     """
 
     def __init__(
-        self, context: Context, candidate: Candidate, release: Callable[[Candidate], object]
+        self,
+        context: Context,
+        candidate: Candidate,
+        release: Callable[[Candidate], object],
+        met_self: Callable[[Candidate], object],
     ) -> None:
         self.reached = False
+        self.is_self = False
+        self._met_self = met_self
         self._context = context
         self._candidate = candidate
         self._release = release
@@ -62,6 +67,11 @@ class OutgoingWatch:
         """The raw connection is closed again."""
         info = _info(attempt, self._candidate)
         self._release(self._candidate)
+        if isinstance(error, SelfConnection):
+            self.is_self = True
+            self._met_self(self._candidate)
+            self._context.selves.dialled(ConnectionClosed(info, None, error))
+            return
         if isinstance(error, HandshakeTimeout):
             self._context.publish(HandshakeTimedOut(info))
         self._context.publish(ConnectionClosed(info, None, error))
@@ -78,6 +88,7 @@ class IncomingWatch:
     def tell_to(self, context: Context) -> None:
         """Where the stories are; called once, before anybody connects."""
         self._context = context
+        context.selves.accepting = lambda: len(self._under_way)
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -99,9 +110,9 @@ class IncomingWatch:
             text, reason = f"its handshake failed: {error}", error.code or type(error).__name__
             told = {"reason": reason, "error": error}
             self._context.tell_host(info.host, "handshake-failed", text, **told)
-        if isinstance(error, SelfConnection):
-            peer = Peer(info.host, info.port, None)
-            self._publish(PeerBanned(peer, Reason.DETECTED_SELF))
+            if isinstance(error, SelfConnection):  # nobody could dial where it came from: no ban
+                self._context.selves.accepted(ConnectionClosed(info, None, error))
+                return
         if isinstance(error, HandshakeTimeout):
             self._publish(HandshakeTimedOut(info))
         self._publish(ConnectionClosed(info, None, error))
