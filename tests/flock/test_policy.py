@@ -81,8 +81,7 @@ def test_the_constants_are_the_references() -> None:
     constants = VECTORS["constants"]
     assert constants["connection_timeout_ms"] == policy.CONNECTION_TIMEOUT * 1000
     assert constants["handshake_timeout_ms"] == policy.HANDSHAKE_TIMEOUT * 1000
-    assert constants["utp_defer_ms"] == policy.UTP_DEFER * 1000
-    assert constants["attempts_before_drop"] == policy.ATTEMPTS_BEFORE_DROP
+    assert constants["attempts_before_drop"] == len(policy.RETRY_WAITS) + 1
 
 
 def test_the_retry_schedule_is_the_references() -> None:

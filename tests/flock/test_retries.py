@@ -27,7 +27,7 @@ async def test_a_refused_port_is_tried_five_times_and_dropped() -> None:
     async with refused_port() as port, quiet_flock(clock=clock) as (flock, events):
         assert flock.add_peer("x", port)
         times = []
-        for attempt in range(policy.ATTEMPTS_BEFORE_DROP):
+        for attempt in range(len(policy.RETRY_WAITS) + 1):
             await events.seen("connect-failed", attempt + 1)
             times.append(clock.now() - 1000.0)
             if attempt < len(policy.RETRY_WAITS):

@@ -15,12 +15,8 @@ CONNECTION_TIMEOUT = 3.0
 """Seconds an outgoing attempt may take until the raw connection is up."""
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds from the raw connection to the end of the id exchange."""
-UTP_DEFER = 0.5
-"""Seconds that a uTP connection waits for a TCP attempt still under way."""
 RETRY_WAITS = (1.0, 1.0, 5.0, 15.0)
-"""Seconds before the second, third, fourth and fifth attempt."""
-ATTEMPTS_BEFORE_DROP = len(RETRY_WAITS) + 1
-"""Failures after which a peer is dropped."""
+"""Seconds before the second, third, fourth and fifth attempt; after one more failure: dropped."""
 SIMULTANEOUS = 5.0
 """Two connections of one pair, both younger than this, were opened at the same moment."""
 HOLD = 1.0
@@ -121,7 +117,10 @@ Rule: TypeAlias = Callable[[Link, Link, float, bool], Verdict]
 
 
 def reference_rule(existing: Link, new: Link, _now: float, _silent: bool) -> Verdict:
-    """`dropped_by_reference` in the form that `Registry` takes."""
+    """`dropped_by_reference` in the form that `Registry` takes.
+
+    Not what a flock follows: with it a `Registry` repeats recorded decisions of the reference.
+    """
     return Verdict(dropped_by_reference(existing, new), Cause.REFERENCE)
 
 

@@ -39,7 +39,10 @@ class Decision:
 
 
 class Registry:
-    """Registered and held links by peer. `rule` decides between two of one peer."""
+    """Registered and held links by peer. `rule` decides between two of one peer.
+
+    A flock follows `resolve_duplicate`; `reference_rule` is there to compare with the original.
+    """
 
     def __init__(self, rule: Rule = resolve_duplicate) -> None:
         self._rule = rule
