@@ -14,7 +14,6 @@ from covey.flock.admission import canonical_host
 from covey.flock.candidates import Candidate
 from covey.flock.context import Context
 from covey.flock.events import FlockError, FlockEvent, Listening, Peer, PeerRejected
-from covey.flock.hooks import RawHandshake
 from covey.flock.own_addresses import OwnAddresses
 from covey.flock.policy import Reason
 from covey.flock.roster import Roster
@@ -25,7 +24,7 @@ from covey.net.attempt import AttemptObserver
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 from covey.net.endpoint import Endpoint
-from covey.net.handshakes import default_handshakes
+from covey.net.handshakes import RawHandshake, default_handshakes
 
 
 class _Dialler:

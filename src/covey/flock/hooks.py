@@ -12,13 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from covey import address
-from covey.errors import AddressError
 from covey.flock.events import ConnectionInfo
-from covey.limits import Limits
 from covey.net.connection import Connection
-from covey.net.handshakes import Identity
-from covey.wire.session import Buffer, Ended, MessagesReceived, Opened, SessionEvent
 
 T = TypeVar("T")
 
@@ -49,77 +44,3 @@ async def outcome(result: Awaitable[T] | T) -> T:
     if inspect.isawaitable(result):
         return await result
     return result
-
-
-class RawSession:
-    """No handshake at all: open from the start, each chunk from the socket is a message."""
-
-    __slots__ = ("_out", "_start", "opened")
-
-    def __init__(self, *, now: float) -> None:
-        self.opened = False
-        self._start: float | None = now
-        self._out: list[Buffer] = []
-
-    def take_events(self) -> list[SessionEvent]:
-        """`Opened`, the first time."""
-        if self.opened:
-            return []
-        self.opened = True
-        self._start = None
-        return [Opened(remote_key=None, remote_id=None, handshake_hash=None)]
-
-    def receive_data(self, data: Buffer, now: float) -> list[SessionEvent]:  # noqa: ARG002
-        """One message of `data`."""
-        return [*self.take_events(), MessagesReceived([bytes(data)])]
-
-    def receive_eof(self, now: float) -> list[SessionEvent]:  # noqa: ARG002
-        """The remote ended its half."""
-        return [*self.take_events(), Ended(truncated=False)]
-
-    def send_messages(self, messages: list[Buffer]) -> None:
-        """Queue bytes as they are."""
-        self._out += messages
-
-    def data_to_send(self) -> list[Buffer]:
-        """Take what is queued."""
-        taken, self._out = self._out, []
-        return taken
-
-    def next_timer(self) -> float | None:
-        """At once, to tell that it is open."""
-        return self._start
-
-    def handle_timer(self, now: float) -> list[SessionEvent]:  # noqa: ARG002
-        """`Opened`, if nothing told it before."""
-        return self.take_events()
-
-
-class RawHandshake:
-    """The registry entry `raw`, for `stream` hooks that bring their whole handshake."""
-
-    name = "raw"
-    multiplexed = False
-    keeps_alive = False
-
-    def check(self, step: address.Protocol, identity: Identity) -> bool:  # noqa: ARG002
-        """`raw` takes no data."""
-        if step.data:
-            raise AddressError(f"raw takes no data, not {step}")
-        return False
-
-    def session(
-        self,
-        identity: Identity,  # noqa: ARG002
-        *,
-        is_initiator: bool,  # noqa: ARG002
-        step: address.Protocol | None,  # noqa: ARG002
-        now: float,
-        limits: Limits,  # noqa: ARG002
-    ) -> RawSession:
-        """A session that is open from the start."""
-        return RawSession(now=now)
-
-    def is_self(self, opened: Opened, identity: Identity) -> bool:  # noqa: ARG002
-        """The hook has to find out."""
-        return False

@@ -17,6 +17,7 @@ from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.wire import noise as wire
 from covey.wire.identity import PlainSession
+from covey.wire.raw_session import RawSession
 from covey.wire.secret_stream import SecretStream
 from covey.wire.session import Opened, Session
 from covey.wire.stream_opening import EPHEMERAL_SEED_SIZE, Ahead
@@ -156,6 +157,36 @@ class PlainHandshake:
     def is_self(self, opened: Opened, identity: Identity) -> bool:
         """The remote claims our own id."""
         return opened.remote_id == identity.id
+
+
+class RawHandshake:
+    """An entry `raw` for who brings a whole handshake of its own; no node has it unasked."""
+
+    name = "raw"
+    multiplexed = False
+    keeps_alive = False
+
+    def check(self, step: address.Protocol, identity: Identity) -> bool:  # noqa: ARG002
+        """`raw` takes no data."""
+        if step.data:
+            raise AddressError(f"raw takes no data, not {step}")
+        return False
+
+    def session(
+        self,
+        identity: Identity,  # noqa: ARG002
+        *,
+        is_initiator: bool,  # noqa: ARG002
+        step: address.Protocol | None,  # noqa: ARG002
+        now: float,
+        limits: Limits,  # noqa: ARG002
+    ) -> RawSession:
+        """A session that is open from the start."""
+        return RawSession(now=now)
+
+    def is_self(self, opened: Opened, identity: Identity) -> bool:  # noqa: ARG002
+        """Its user has to find out."""
+        return False
 
 
 def default_handshakes() -> Mapping[str, Handshake]:
