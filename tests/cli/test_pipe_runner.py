@@ -103,7 +103,6 @@ async def test_nothing_is_sent_before_the_proof_of_the_other_side() -> None:
             on_close=lambda *_: told.set(),
             messages=[(raw, lambda data: got.append(bytes(data))) for _ in range(KINDS)],
         )
-        assert channel is not None
         channel.open(bytes(32) + b"\0\0\0")
         await connection.wait_closed()
 

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import pty
+import socket
 import struct
 import sys
 import termios
@@ -135,3 +136,15 @@ async def test_join_draws_a_table_that_shows_who_is_connected() -> None:
             shown.type("\x03")
             assert await shown.process.wait() == 130
             assert "Traceback" not in shown.screen
+
+
+async def test_the_table_says_why_a_peer_is_not_connected() -> None:
+    with socket.socket() as holder:
+        holder.bind((HOST, 0))  # nobody listens there
+        peer = f"{HOST}:{holder.getsockname()[1]}"
+        async with terminal("join", "meadow", *LOCAL, "--peer", peer) as shown:
+            await shown.until("waiting")
+            await shown.until("refused")
+            await shown.until("next")
+            shown.type("\x03")
+            assert await shown.process.wait() == 130

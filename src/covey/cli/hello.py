@@ -139,8 +139,6 @@ async def _greet(name: str, connection: Connection, output: Output) -> None:
 
     heard: asyncio.Queue[str] = asyncio.Queue()
     channel = connection.mux.create_channel(PROTOCOL)
-    if channel is None:
-        raise ClosedError("the connection ended before the channel was made")
     message = channel.add_message(string, heard.put_nowait)
     channel.open()
     message.send(f"hello from {name}")

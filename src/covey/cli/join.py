@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from covey.flock.flock import Flock
+    from covey.flock.view import FlockEntry
     from covey.net.connection import Connection
 
 LONGEST_PAUSE = 60.0
@@ -161,6 +162,18 @@ def _table(flock: Flock, topic: str) -> Table:
             key_text(connection.remote_key) if connection else "",
             bytes_text(connection.bytes_read) if connection else "",
             bytes_text(connection.bytes_written) if connection else "",
-            escape(entry.text),
+            escape(_what_happened(flock, entry)),
         )
     return table
+
+
+def _what_happened(flock: Flock, entry: FlockEntry) -> str:
+    """The last step; with the failure before it, where one is waited out."""
+    from covey.conn.story import Failure
+
+    if entry.connection is None:
+        last = flock.explain(entry.peer).lines[-1:]
+        failure = last[0].fields.get("error") if last else None
+        if isinstance(failure, Failure):
+            return f"{failure.text}; {entry.text}"
+    return entry.text

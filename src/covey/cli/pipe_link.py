@@ -46,17 +46,14 @@ class Link:
         self._settled = asyncio.Event()  # proven or over
         self.dismissed = False
         self._owner = owner
-        channel = connection.mux.create_channel(
+        self.channel: Channel = connection.mux.create_channel(
             PROTOCOL,
             handshake=raw,
             on_open=self._on_open,
             on_close=self._on_close,
         )
-        if channel is None:
-            raise ClosedError("the connection ended before the channel was made")
-        self.channel: Channel = channel
         self._messages = tuple(
-            channel.add_message(raw, self._receiver(kind)) for kind in range(KINDS)
+            self.channel.add_message(raw, self._receiver(kind)) for kind in range(KINDS)
         )
 
     @property
