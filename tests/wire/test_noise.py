@@ -198,7 +198,7 @@ def test_nn_proves_no_key_and_gives_no_result() -> None:
 def test_a_responder_refuses_an_initiator_with_another_key(pattern: str) -> None:
     expected = KeyPair.from_seed(b"x" * 32).public_key
     left, right = make_handshakes(pattern, responder_expects=expected)
-    with pytest.raises(HandshakeError, match=f"expected {expected.hex()}, got"):
+    with pytest.raises(HandshakeError, match=f"expected {expected.hex()} .*, got"):
         run(left, right)
     assert right.remote_public_key is None
 

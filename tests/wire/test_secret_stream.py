@@ -459,7 +459,7 @@ def test_keys_are_pinned_in_both_roles() -> None:
     for initiator, responder in ((wrong, None), (None, wrong)):
         left = make_stream(is_initiator=True, remote_public_key=initiator)
         right = make_stream(is_initiator=False, remote_public_key=responder)
-        with pytest.raises(HandshakeError, match=f"expected {wrong.hex()}, got"):
+        with pytest.raises(HandshakeError, match=f"expected {wrong.hex()} .*, got"):
             carry(left, right)
     left = make_stream(is_initiator=True, remote_public_key=RESPONDER.public_key)
     right = make_stream(is_initiator=False, remote_public_key=INITIATOR.public_key)

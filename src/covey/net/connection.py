@@ -7,8 +7,8 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Self
 
 from covey.address import Address
 from covey.errors import ClosedError, CoveyError, UsageError
@@ -17,7 +17,7 @@ from covey.net.attempt import Attempt
 from covey.net.close_reason import CloseReason
 from covey.net.pipe import MessageConsumer
 from covey.net.stream_shell import StreamShell
-from covey.net.waiters import Waiters
+from covey.net.waiters import Eventually, Waiters
 from covey.wire.session import Buffer, Opened
 
 if TYPE_CHECKING:
@@ -116,9 +116,7 @@ class Connection:
     def address(self) -> Address:
         """The dialled address; for an accepted one, where it came from and the key it proved."""
         if self._address is None:
-            host, port = self.remote_address
-            key = self.remote_key if self.handshake == "noise" else None
-            self._address = Address.net(host, port, self.handshake, key)
+            self._address = self.attempt.address_from(self.remote_address, self.remote_key)
         return self._address
 
     @property
@@ -174,6 +172,8 @@ class Connection:
 
         When cancelled before it could be handed over, nothing of it is sent. Raises `ClosedError`.
         """
+        if isinstance(data, str):
+            raise TypeError("send takes bytes, bytearray or memoryview, not str: encode it")
         while self._shell.write_paused and not self.closed:
             await self._writers.wait()
         self._check_writable()
@@ -216,7 +216,7 @@ class Connection:
         self._flush_mux()
         self._write_ended = True
         self._shell.end()
-        return _Flush(self)
+        return Eventually(self.flushed)
 
     async def flushed(self) -> None:
         """Wait until the write backlog is low; after `end`, until all bytes have left."""
@@ -232,10 +232,10 @@ class Connection:
 
         Raises `UsageError` when the muxer reads, and `ClosedError` where the connection was cut.
         """
-        if self._consumer is not None:
-            raise UsageError("this connection is read by its muxer")
         if self._closed_here:
             raise self._closed_error()
+        if self._consumer is not None:
+            raise UsageError("this connection is read by its muxer")
         self._iterated = True
         if self._inbox is None:
             self._inbox = deque()
@@ -244,6 +244,7 @@ class Connection:
     async def __anext__(self) -> bytes:
         inbox = self._inbox
         if inbox is None or self._consumer is not None:
+            self._check_open()
             raise UsageError("iterate with `async for`, and not beside a consumer")
         while not inbox:
             if self._remote_ended or self.closed:
@@ -492,15 +493,3 @@ class Connection:
             callback(self)
         except Exception:
             logger.exception("a callback of connection %d failed", self.id)
-
-
-class _Flush:
-    """What `Connection.end` gives back: awaiting it waits for the bytes to leave."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return self._connection.flushed().__await__()

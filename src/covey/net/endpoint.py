@@ -166,7 +166,14 @@ class Endpoint:
         transport, handshake, where, step = self._route(address)
         host, port = transport.place(where)
         attempt = Attempt(
-            next(_attempt_ids), transport.type, True, host, port, address, handshake.name
+            next(_attempt_ids),
+            transport.type,
+            True,
+            host,
+            port,
+            address,
+            handshake.name,
+            transport.name,
         )
         pending = self._pending(
             attempt, handshake, observer or self._observer, self._last_keys.get((host, port))
@@ -228,7 +235,14 @@ class Endpoint:
         self._make_room(host)
         handshake = self._accepting_handshake
         attempt = Attempt(
-            next(_attempt_ids), transport.type, False, host, port, None, handshake.name
+            next(_attempt_ids),
+            transport.type,
+            False,
+            host,
+            port,
+            None,
+            handshake.name,
+            transport.name,
         )
         pending = self._pending(attempt, handshake, self._observer)
         shell = pending.make_shell(remote)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
 
 
 class Waiters:
@@ -29,3 +31,15 @@ class Waiters:
         for future in futures:
             if not future.done():
                 future.set_result(None)
+
+
+class Eventually:
+    """An awaitable whose work begins when it is awaited, so that nobody has to."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._work().__await__()

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import nacl.bindings
 
+from covey.address import encode_key
 from covey.errors import HandshakeError, UsageError
 from covey.keys import KEY_SIZE, KeyPair
 from covey.wire import sodium
@@ -342,10 +343,7 @@ class NoiseHandshake:
     def _learn_key(self, public_key: bytes) -> None:
         """Take the remote's static key, before anything that tells ours is sent."""
         if self._expected is not None and public_key != self._expected:
-            raise HandshakeError(
-                f"the remote has another key: expected {self._expected.hex()}, "
-                f"got {public_key.hex()}"
-            )
+            raise another_key(self._expected, public_key)
         self.remote_public_key = public_key
 
     def _mix_shared(self, step: str) -> None:
@@ -362,3 +360,11 @@ class NoiseHandshake:
             scalar = self._ephemeral if ours == "e" else self._static
             secret = self._known[step, point] = shared_secret(scalar, point)
         return secret
+
+
+def another_key(expected: bytes, key: bytes) -> HandshakeError:
+    """The remote is not who was asked for: both keys in hex and as addresses write them."""
+    return HandshakeError(
+        f"the remote has another key: expected {expected.hex()} ({encode_key(expected)}), "
+        f"got {key.hex()} ({encode_key(key)})"
+    )

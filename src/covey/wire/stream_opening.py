@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 
-from covey.errors import HandshakeError, UsageError
+from covey.errors import UsageError
 from covey.keys import KEY_SIZE, namespace
-from covey.wire.noise import HASH_SIZE, HandshakeResult, NoiseHandshake
+from covey.wire.noise import HASH_SIZE, HandshakeResult, NoiseHandshake, another_key
 
 ID_SIZE = 32
 EPHEMERAL_SEED_SIZE = 32
@@ -30,10 +30,7 @@ def check_result(result: HandshakeResult, expected: bytes | None) -> None:
     if min(len(result.tx), len(result.rx)) < KEY_SIZE or len(result.hash) != HASH_SIZE:
         raise UsageError("handshake values are keys of at least 32 bytes and a hash of 64")
     if expected is not None and expected != result.remote_public_key:
-        raise HandshakeError(
-            f"the remote has another key: expected {expected.hex()}, "
-            f"got {result.remote_public_key.hex()}"
-        )
+        raise another_key(expected, result.remote_public_key)
 
 
 @dataclass(frozen=True, slots=True)
