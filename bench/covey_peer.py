@@ -72,7 +72,6 @@ async def serve_small(connection: Connection, options: argparse.Namespace) -> No
             message.send(b"done")
 
     channel = connection.mux.create_channel("bench")
-    assert channel is not None
     message = channel.add_message(buffer, count)
     channel.open()
     await connection.wait_closed()
@@ -81,7 +80,6 @@ async def serve_small(connection: Connection, options: argparse.Namespace) -> No
 async def serve_round_trip(connection: Connection, _options: argparse.Namespace) -> None:
     """Send every request back."""
     channel = connection.mux.create_channel("bench")
-    assert channel is not None
 
     def answer(value: bytes) -> None:
         message.send(value)
@@ -179,7 +177,6 @@ async def small(options: argparse.Namespace) -> None:
         confirmed = asyncio.get_running_loop().create_future()
         mux = connection.mux
         channel = mux.create_channel("bench")
-        assert channel is not None
         message = channel.add_message(buffer, confirmed.set_result)
         start = time.perf_counter()
         channel.open()
@@ -221,7 +218,6 @@ async def round_trip(options: argparse.Namespace) -> None:
                 over.set_result(time.perf_counter() - start)
 
         channel = connection.mux.create_channel("bench")
-        assert channel is not None
         message = channel.add_message(buffer, answer)
         channel.open()
         message.send(body)

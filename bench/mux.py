@@ -34,8 +34,6 @@ async def exchange(codec: Any, value: Any, count: int, cork: int) -> tuple[float
             done.set()
 
     first, second = sender.create_channel("bench"), receiver.create_channel("bench")
-    assert first is not None
-    assert second is not None
     message: Message[Any] = first.add_message(codec)
     second.add_message(codec, received)
     first.open()
@@ -68,8 +66,6 @@ async def round_trips(count: int) -> float:
     asker, answerer = Muxer(left), Muxer(right)
     arrived: asyncio.Queue[bytes] = asyncio.Queue()
     first, second = asker.create_channel("bench"), answerer.create_channel("bench")
-    assert first is not None
-    assert second is not None
     ask = first.add_message(buffer, arrived.put_nowait)
     answer = second.add_message(buffer, lambda value: answer.send(value))  # noqa: PLW0108
     first.open()

@@ -108,7 +108,6 @@ class End:
             limits=Limits(),
         )
         channel = connection.mux.create_channel("bench")
-        assert channel is not None
         message: Message[Any] = channel.add_message(buffer)
 
         def answer(value: bytes) -> None:

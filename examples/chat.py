@@ -31,8 +31,6 @@ class Room:
     async def welcome(self, connection: Connection) -> None:
         """Runs once for each connected peer; the connection is closed when it returns."""
         channel = connection.mux.create_channel(PROTOCOL, handshake=string)
-        if channel is None:
-            return  # the connection is over already
         line = channel.add_message(string, lambda text: print(f"{channel.handshake}: {text}"))
         channel.open(self.name)  # our name is the handshake of the channel
         if not await channel.fully_opened():

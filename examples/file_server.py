@@ -36,11 +36,10 @@ class Server:
             channel = connection.mux.create_channel(
                 PROTOCOL, id=id, handshake=string, on_open=self.send_file
             )
-            if channel is not None:
-                channel.add_message(uint)  # 0: size of the file
-                channel.add_message(raw)  # 1: a part of it
-                channel.add_message(string)  # 2: why there is none
-                channel.open("")
+            channel.add_message(uint)  # 0: size of the file
+            channel.add_message(raw)  # 1: a part of it
+            channel.add_message(string)  # 2: why there is none
+            channel.open("")
 
         connection.mux.pair(PROTOCOL, paired)
 
@@ -66,8 +65,6 @@ async def fetch(connection: Connection, name: str, target: Path) -> str:
     channel = connection.mux.create_channel(
         PROTOCOL, id=os.urandom(8), handshake=string, on_close=lambda *_: over.set()
     )
-    if channel is None:
-        return f"{name}: the connection is over"
     sizes: list[int] = []
     problems: list[str] = []
     with target.open("wb") as file:

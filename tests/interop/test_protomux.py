@@ -56,7 +56,6 @@ class Echo:
         channel = connection.mux.create_channel(
             protocol, id=name, aliases=aliases, handshake=string if handshake is not None else None
         )
-        assert channel is not None
         self.channel: Channel = channel
         self.texts: list[str] = []
         self.numbers: list[int] = []

@@ -197,9 +197,7 @@ def pipe_of(mux: Muxer) -> MemoryPipe:
 
 
 def create(mux: Muxer, protocol: str = "foo", **options: Any) -> Channel:
-    channel = mux.create_channel(protocol, **options)
-    assert channel is not None
-    return channel
+    return mux.create_channel(protocol, **options)
 
 
 async def opened_pair(

@@ -124,7 +124,6 @@ async def test_a_handler_of_a_lone_message_may_do_anything(
     pipe = RecordingPipe()
     mux = Muxer(pipe)
     channel = mux.create_channel("a")
-    assert channel is not None
     steps: dict[bytes, Callable[[], Any]] = {
         b"answer": lambda: message.send(b"one"),
         b"twice": lambda: (message.send(b"one"), message.send(b"two")),
@@ -159,7 +158,6 @@ async def test_a_lone_message_that_does_not_decode_ends_the_stream(
         without_the_short_way(monkeypatch)
     pipe = RecordingPipe()
     channel = Muxer(pipe).create_channel("a", messages=[(buffer, lambda _: None)])
-    assert channel is not None
     channel.open()
     pipe.receive(b"\0\1\1\1a\0")
     pipe.receive(b"\1\0\x09short")
@@ -261,8 +259,6 @@ async def test_a_request_and_its_answer_take_the_short_way(monkeypatch: pytest.M
     async with joined() as (left, right):
         answered = asyncio.Event()
         first, second = left.mux.create_channel("a"), right.mux.create_channel("a")
-        assert first is not None
-        assert second is not None
         ask = first.add_message(buffer, lambda _: answered.set())
         answer = second.add_message(buffer, lambda value: (answer.send(value), None)[1])
         first.open()

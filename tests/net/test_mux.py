@@ -364,7 +364,8 @@ async def test_the_end_of_the_pipe_closes_every_channel_once_and_settles_every_w
     pipe_of(left).close(None)
     assert closed == [True]
     assert first.destroyed
-    assert left.create_channel("late") is None
+    with pytest.raises(ClosedError):
+        left.create_channel("late")
     assert not left._tasks
 
 
@@ -377,7 +378,8 @@ async def test_destroy_aborts_the_pipe_with_its_reason_and_may_be_called_again()
         await first.fully_closed()
         await second.fully_closed()
     assert str(first.error) == "enough"
-    assert left.create_channel("late") is None
+    with pytest.raises(ClosedError):
+        left.create_channel("late")
 
 
 async def test_a_channel_is_an_async_context() -> None:
@@ -403,3 +405,48 @@ async def test_iteration_gives_open_channels_and_get_last_channel_the_last() -> 
     b.close()
     assert list(mux) == [a]
     assert (b.id, b.protocol) == (b"1", "b")
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_pair_callback_whose_channel_is_not_to_be_had_rejects_and_the_stream_goes_on(
+    later: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    mux, pipe = recorded()
+    create(mux).open()
+    pipe.receive(FOO)
+    pipe.take()
+    with pytest.raises(UsageError, match="open already"):
+        mux.create_channel("foo")
+
+    def paired(_: bytes | None) -> Any:
+        async def make() -> None:
+            await asyncio.sleep(0)
+            mux.create_channel("foo").open()
+
+        if later:
+            return make()
+        mux.create_channel("foo").open()
+        return None
+
+    mux.pair("foo", paired)
+    pipe.receive(bytes.fromhex("00010203666f6f00"))
+    await settle()
+    assert pipe.take() == [bytes.fromhex("000202")]
+    assert pipe.error is None
+    assert not caplog.records
+
+
+async def test_a_channel_that_the_remote_withdrew_is_not_made() -> None:
+    mux, pipe = recorded()
+    gate = asyncio.Event()
+
+    async def paired(_: bytes | None) -> None:
+        await gate.wait()
+        with pytest.raises(ClosedError, match="any more"):
+            mux.create_channel("foo")
+
+    mux.pair("foo", paired)
+    pipe.receive(FOO, bytes.fromhex("000301"))
+    gate.set()
+    await settle()
+    assert pipe.error is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Any
 
 import pytest
 
@@ -29,7 +29,6 @@ async def test_what_a_channel_sent_in_the_turn_of_the_close_arrives(how: str) ->
 
     def serve(connection: Connection) -> None:
         channel = connection.mux.create_channel("last", messages=[(uint, heard.append)])
-        assert channel is not None
         channel.open()
         connection.on_close(lambda _: over.set())
 
@@ -40,7 +39,6 @@ async def test_what_a_channel_sent_in_the_turn_of_the_close_arrives(how: str) ->
         host, port = await server.listen_on("127.0.0.1")
         connection = await client.dial(Address.net(host, port))
         channel = connection.mux.create_channel("last")
-        assert channel is not None
         message = channel.add_message(uint)
         channel.open()
         message.send(7)
@@ -62,7 +60,6 @@ async def test_a_handler_may_wait_for_the_end_of_its_own_connection() -> None:
             closing.set()
 
         channel = connection.mux.create_channel("last", messages=[(uint, close)])
-        assert channel is not None
         channel.open()
 
     async with (
@@ -72,7 +69,6 @@ async def test_a_handler_may_wait_for_the_end_of_its_own_connection() -> None:
         host, port = await server.listen_on("127.0.0.1")
         connection = await client.dial(Address.net(host, port))
         channel = connection.mux.create_channel("last")
-        assert channel is not None
         message = channel.add_message(uint)
         channel.open()
         message.send(7)
@@ -96,7 +92,7 @@ async def _hub(serve: Callable[[Connection], None], limits: Limits) -> Closing:
 
     def heard(event: object) -> None:
         if isinstance(event, Connected):
-            serve(cast("Connection", event.details.connection))
+            serve(event.details.connection)
 
     hub.subscribe(heard)
     return hub.close, (await hub.listen_on("127.0.0.1"))[1]
@@ -177,7 +173,8 @@ async def test_callbacks_that_begin_at_the_end_are_cancelled_in_time_too(which: 
             begun.set()
             await asyncio.Event().wait()
 
-        create(mux, **{which: stuck}).open()
+        options: dict[str, Any] = {which: stuck}
+        create(mux, **options).open()
         pipe.close(error)
         async with asyncio.timeout(10):
             await mux.wait_closed()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from covey.errors import ClosedError, UsageError
 from covey.limits import Limits
 from covey.net.mux import Channel, Muxer
 from covey.wire.encoding import string, uint
@@ -45,14 +46,15 @@ class Side:
 
     def create(self, name: str) -> None:
         told: list[str] = []
-        channel = self.mux.create_channel(
-            name,
-            handshake=string,
-            on_open=lambda *_: told.append("open"),
-            on_close=lambda *_: told.append("close"),
-            on_destroy=lambda *_: told.append("destroy"),
-        )
-        if channel is None:
+        try:
+            channel = self.mux.create_channel(
+                name,
+                handshake=string,
+                on_open=lambda *_: told.append("open"),
+                on_close=lambda *_: told.append("close"),
+                on_destroy=lambda *_: told.append("destroy"),
+            )
+        except (ClosedError, UsageError):
             return
         tag = f"{self.label}{len(self.told)}"
         self.told[channel] = told

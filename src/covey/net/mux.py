@@ -29,7 +29,7 @@ from covey.net.mux_channel import (
 )
 from covey.net.mux_intake import Intake, Outflow
 from covey.net.mux_message import Message
-from covey.net.mux_pairing import PairCallback, PairCallbacks
+from covey.net.mux_pairing import AlreadyOpen, PairCallback, PairCallbacks
 from covey.net.mux_queue import Backlog, Hold
 from covey.net.mux_tasks import HandlerTasks
 from covey.net.pipe import MessagePipe
@@ -59,34 +59,11 @@ class Muxer:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_auto_batch",
-        "_channels",
-        "_ended",
-        "_error",
-        "_flush_handle",
-        "_handling",
-        "_hold",
-        "_in_batch",
-        "_intake",
-        "_loop",
-        "_on_warning",
-        "_outflow",
-        "_pairing",
-        "_paused",
-        "_pipe",
-        "_proceeding",
-        "_slow",
-        "_tasks",
-        "_timer",
-        "_timer_at",
-        "_warned",
-        "_writers",
-        "backlog",
-        "core",
-        "destroyed",
-        "limits",
-    )
+        "__weakref__", "_auto_batch", "_channels", "_ended", "_error", "_flush_handle",
+        "_handling", "_hold", "_in_batch", "_intake", "_loop", "_on_warning", "_outflow",
+        "_pairing", "_paused", "_pipe", "_proceeding", "_slow", "_tasks", "_timer", "_timer_at",
+        "_warned", "_writers", "backlog", "core", "destroyed", "limits",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -143,11 +120,12 @@ class Muxer:
         on_drain: OnChannel | None = None,
         backpressure: bool = False,
         ordered: bool = True,
-    ) -> Channel | None:
+    ) -> Channel:
         """Make a channel named by `protocol` and `id`; nothing is sent before `Channel.open`.
 
-        None when the stream is gone, when `unique` and a channel of that name is open here, or when
-        the remote that asked for it has already withdrawn.
+        Raises `ClosedError` when the stream is gone or the remote that asked for the channel has
+        already withdrawn, `UsageError` when `unique` and a channel of that name is open here:
+        protomux gives null for each. A pair callback may let both through: the open is rejected.
 
         Callbacks may be plain functions or coroutine functions: `on_open(handshake, channel)`,
         `on_close(remote, channel)`, `on_destroy(channel)` after the last handler ended, and
@@ -160,11 +138,13 @@ class Muxer:
         paused instead, and the other channels with it.
         """
         if self.destroyed or self._ended:
-            return None
+            raise ClosedError("the stream is gone")
         core = self.core.create_channel(protocol, id=id, aliases=tuple(aliases), unique=unique)
         if core is None:
             self.flush_soon()
-            return None
+            if unique and self.core.opened(protocol, id):
+                raise AlreadyOpen(f"channel {protocol!r} of that id is open already")
+            raise ClosedError(f"the remote does not want channel {protocol!r} any more")
         channel = Channel(
             self,
             core,

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from covey.errors import ClosedError, CoveyError, LimitError, UsageError
-from covey.limits import Limits
+from covey.net.mux_host import ChannelHost
 from covey.net.mux_message import Handler, Message, decoder_of, new_message
-from covey.net.mux_queue import RUNNING_OVERHEAD, Backlog, HandlerQueue, Hold, Job, outcome
+from covey.net.mux_queue import RUNNING_OVERHEAD, HandlerQueue, Hold, Job, outcome
 from covey.wire.encoding import Codec, encode, raw
-from covey.wire.protomux import Protomux
 from covey.wire.protomux_channel import ChannelCore
 from covey.wire.protomux_frames import Outbox
 
@@ -26,59 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("covey.mux")
 
 T = TypeVar("T")
-
-
-class ChannelHost(Protocol):
-    """What a channel needs of its muxer."""
-
-    core: Protomux
-    limits: Limits
-    backlog: Backlog
-
-    def flush_soon(self) -> None:
-        """Write what was collected, at the latest with the end of this turn."""
-
-    def entries_begun(self) -> None:
-        """Entries are about to be added to the outbox."""
-
-    def flush(self) -> None:
-        """Write what may leave."""
-
-    def deliver_soon(self, channel: Channel) -> None:
-        """Deliver what was kept for `channel` in the next turn."""
-
-    def run(self, awaitable: Awaitable[Any], name: str) -> asyncio.Task[Any]:
-        """Run `awaitable` in a task of the muxer."""
-
-    def cancel_later(self, channel: Channel) -> asyncio.TimerHandle:
-        """Expire `channel` when its handlers have had their time after its close."""
-
-    def cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
-        """Cancel tasks of the muxer."""
-
-    def warn(self, text: str, *values: object) -> None:
-        """Log what a remote may bring about again and again: a warning once."""
-
-    def failed(self, channel: Channel, what: str, error: Exception) -> None:
-        """A callback of `channel` raised: the stream ends, or, when it is closed, a warning."""
-
-    def reply_hold(self) -> Hold | None:
-        """The hold of the batch that is being received, if there is one."""
-
-    def set_reading(self, channel: Channel, *, wanted: bool) -> None:
-        """Pause the stream for `channel`, or end that."""
-
-    def forget(self, channel: Channel) -> None:
-        """`channel` is destroyed."""
-
-    async def wait_unheld(self, channel: Channel) -> None:
-        """Wait for the remote to read, when far too much waits for that."""
-
-    async def wait_writable(self, channel: Channel) -> None:
-        """Wait until the pipe takes more."""
-
-    def wake_writers(self, channel: Channel, error: ClosedError) -> None:
-        """End the waits of `channel`."""
 
 
 OnOpen = Callable[[Any, "Channel"], Awaitable[Any] | Any]
@@ -97,30 +43,11 @@ class Channel:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_closing",
-        "_codec",
-        "_deadline",
-        "_destroyed",
-        "_host",
-        "_on_close",
-        "_on_destroy",
-        "_on_drain",
-        "_on_open",
-        "_ordered",
-        "_queue",
-        "_running",
-        "_stopped",
-        "_tasks",
-        "_told",
-        "_waiters",
-        "core",
-        "error",
-        "handshake",
-        "messages",
-        "outbox",
+        "__weakref__", "_closing", "_codec", "_deadline", "_destroyed", "_host", "_on_close",
+        "_on_destroy", "_on_drain", "_on_open", "_ordered", "_queue", "_running", "_stopped",
+        "_tasks", "_told", "_waiters", "core", "error", "handshake", "messages", "outbox",
         "user_data",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol
 
-from covey.errors import CoveyError
+from covey.errors import ClosedError, CoveyError, UsageError
 from covey.net.mux_queue import Hold, outcome
 from covey.wire.protomux_channel import PairRequested, RemoteOpen
 
@@ -15,6 +15,10 @@ logger = logging.getLogger("covey.mux")
 
 PairCallback = Callable[[bytes | None], Awaitable[Any] | Any]
 """Gets the id of the channel that the remote opens. What it returns is awaited if possible."""
+
+
+class AlreadyOpen(UsageError):
+    """A channel of that name is open, and it was to be the only one."""
 
 
 class PairHost(Protocol):
@@ -56,8 +60,10 @@ class PairCallbacks:
         try:
             result = event.callback(event.id)
         except Exception as error:  # noqa: BLE001  the edge of a user callback
-            self._failed(event, error)
-            return
+            if not self._rejected(event, error):
+                self._failed(event, error)
+                return
+            result = None
         if result is None or not hasattr(result, "__await__"):
             # In the next turn, as in the reference: what the frame still brings finds it waiting.
             asyncio.get_running_loop().call_soon(self._host.pair_done, request)
@@ -85,8 +91,16 @@ class PairCallbacks:
             self._host.pair_done(event.request)
             if hold is not None:
                 hold.done()
-        if error is not None:
+        if error is not None and not self._rejected(event, error):
             self._failed(event, error)
+
+    @staticmethod
+    def _rejected(event: PairRequested, error: Exception) -> bool:
+        """Whether `error` says only that there is no channel to make: the remote's own doing."""
+        if isinstance(error, ClosedError | AlreadyOpen):
+            logger.debug("an open of %r is rejected: %s", event.protocol, error)
+            return True
+        return False
 
     def _failed(self, event: PairRequested, error: Exception) -> None:
         logger.error("the pair callback of %r failed", event.protocol, exc_info=error)

@@ -54,19 +54,9 @@ class Protomux:
     """
 
     __slots__ = (
-        "_deadlines",
-        "_holds",
-        "_kept",
-        "_limits",
-        "_local",
-        "_names",
-        "_next_remote_id",
-        "_remote",
-        "_unread_answers",
-        "_waiting",
-        "lingering",
-        "outbox",
-    )
+        "_deadlines", "_holds", "_kept", "_limits", "_local", "_names", "_next_remote_id",
+        "_remote", "_unread_answers", "_waiting", "lingering", "outbox",
+    )  # fmt: skip
 
     def __init__(self, *, limits: Limits | None = None, gather: bool = True) -> None:
         self._limits = limits or Limits()
