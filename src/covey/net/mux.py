@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from covey.errors import ClosedError, CoveyError, ProtocolError
@@ -27,6 +27,7 @@ from covey.net.mux_channel import (
     OnOpen,
     owners,
 )
+from covey.net.mux_handlers import MuxerHandlers
 from covey.net.mux_intake import Intake, Outflow
 from covey.net.mux_message import Message
 from covey.net.mux_pairing import AlreadyOpen, PairCallback, PairCallbacks
@@ -51,7 +52,7 @@ __all__ = ["Channel", "Message", "Muxer"]
 logger = logging.getLogger("covey.mux")
 
 
-class Muxer:
+class Muxer(MuxerHandlers):
     """Runs many channels over one pipe, which it attaches itself to.
 
     `auto_batch=False` writes every frame by itself unless corked, exactly as the reference does.
@@ -59,10 +60,10 @@ class Muxer:
     """
 
     __slots__ = (
-        "__weakref__", "_auto_batch", "_channels", "_ended", "_error", "_flush_handle",
-        "_handling", "_hold", "_in_batch", "_intake", "_loop", "_on_warning", "_outflow",
-        "_pairing", "_paused", "_pipe", "_proceeding", "_slow", "_tasks", "_timer", "_timer_at",
-        "_warned", "_writers", "backlog", "core", "destroyed", "limits",
+        "__weakref__", "_auto_batch", "_ended", "_flush_handle",
+        "_handling", "_hold", "_in_batch", "_intake", "_on_warning",
+        "_pairing", "_paused", "_pipe", "_proceeding", "_slow", "_timer", "_timer_at",
+        "backlog", "core", "destroyed",
     )  # fmt: skip
 
     def __init__(
@@ -293,12 +294,6 @@ class Muxer:
             self._tasks.cancel(running - {asyncio.current_task()})
         self._tasks.end_soon(self._cut_handlers)
 
-    def _cut_handlers(self) -> None:
-        """The handlers had their time after the end: what waits for them is dropped."""
-        error = self._error or ClosedError("handlers did not end within close_timeout")
-        for channel in tuple(self._channels):
-            channel.stream_closed(error)
-
     # Channels call these
 
     def flush_soon(self) -> None:
@@ -340,23 +335,6 @@ class Muxer:
         """Deliver what was kept for `channel` in the next turn."""
         self._loop.call_soon(self._deliver, channel)
 
-    def run(self, awaitable: Awaitable[Any], name: str) -> asyncio.Task[Any]:
-        """Run `awaitable` in a task of the muxer."""
-        return self._tasks.run(awaitable, name)
-
-    def cancel_later(self, channel: Channel) -> asyncio.TimerHandle:
-        """Expire `channel` when its handlers have had their time after its close."""
-        return self._loop.call_later(self.limits.close_timeout, channel.expire)
-
-    def cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
-        """Cancel tasks of the muxer."""
-        self._tasks.cancel(tasks)
-
-    def warn(self, text: str, *values: object) -> None:
-        """Log what a remote may bring about again and again: a warning once, then for debugging."""
-        logger.log(logging.DEBUG if text in self._warned else logging.WARNING, text, *values)
-        self._warned.add(text)
-
     def failed(self, channel: Channel, what: str, error: Exception) -> None:
         """A callback of `channel` raised: the stream ends, or, when it is closed, a warning."""
         if channel.closed:
@@ -386,31 +364,6 @@ class Muxer:
         else:
             self._slow.add(channel)
         self._update_reading()
-
-    def forget(self, channel: Channel) -> None:
-        """`channel` is destroyed."""
-        self._channels.pop(channel, None)
-
-    async def wait_unheld(self, channel: Channel) -> None:
-        """Wait for the remote to read, when far too much waits for that."""
-        if self._outflow.held:
-            with contextlib.suppress(ClosedError):
-                await self.wait_writable(channel)
-
-    async def wait_writable(self, channel: Channel) -> None:
-        """Wait until the pipe takes more."""
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._writers[waiter] = channel
-        try:
-            await waiter
-        finally:
-            del self._writers[waiter]
-
-    def wake_writers(self, channel: Channel, error: ClosedError) -> None:
-        """End the waits of `channel`."""
-        for waiter, owner in self._writers.items():
-            if owner is channel and not waiter.done():
-                waiter.set_exception(error)
 
     def pair_done(self, request: RemoteOpen) -> None:
         """The callback for `request` has ended."""
