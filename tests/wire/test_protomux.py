@@ -16,10 +16,12 @@ from covey.wire.protomux_channel import (
     ChannelCore,
     ChannelMessages,
     ChannelOpened,
+    MoreLeft,
     MuxEvent,
     PairRequested,
     PairTimedOut,
 )
+from covey.wire.protomux_names import NumberTable
 
 
 def plain(limits: Limits | None = None) -> Protomux:
@@ -487,3 +489,18 @@ def test_a_handshake_is_not_kept_once_it_was_given_out() -> None:
     assert isinstance(event, ChannelOpened)
     assert event.handshake == bytes(5000)
     assert mux._remote[1].handshake == b""
+
+
+def test_a_number_freed_twice_goes_to_one_channel_only() -> None:
+    numbers = NumberTable()
+    first, second, third = (ChannelCore(name, None, (), unique=True) for name in "abc")
+    number = numbers.take(first)
+    numbers.free(number)
+    numbers.free(number)
+    assert numbers.take(second) != numbers.take(third)
+
+
+@pytest.mark.parametrize("entry", [b"\0\1", b"\1\0", b"\0\0\2\3\7"])
+def test_entries_that_tell_nothing_are_counted_out_loud(entry: bytes) -> None:
+    events = list(plain().receive_frame(b"\0\0\5" + entry * 10_000, 0.0))
+    assert kinds(events).count(MoreLeft) >= 9
