@@ -133,8 +133,8 @@ PUBLIC: dict[str, str] = {
     """,
     "covey.conn": """
         Connected Connecting ConnectingFailed Dialler Disconnected Disconnecting
-        DisconnectingFailed Failure History Hub HubEntry HubEvent Link Session SessionEnd SessionStart
-        Staged StagedEntry Staging StagingEvent State Story StoryLine TieBreak Unstaged
+        DisconnectingFailed Failure History Hub HubEntry HubEvent Link Session SessionEnd
+        SessionStart Staged StagedEntry Staging StagingEvent State Story StoryLine TieBreak Unstaged
         UnstageReason Via keep_smaller_dialler
     """,
     "covey.discovery": """
