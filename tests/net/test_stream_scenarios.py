@@ -117,6 +117,7 @@ async def test_the_client_ends_after_one_message_and_both_close() -> None:
 
 
 async def test_sixty_four_mebibytes_arrive_as_the_same_bytes_and_count() -> None:
+    """A sixteenth of the original's gibibyte, which takes seconds; the benchmark sends more."""
     count, size = 1024, 65536
     async with joined() as (ours, theirs):
         sent, got, messages = hashlib.blake2b(), hashlib.blake2b(), 0

@@ -85,8 +85,8 @@ class StreamShell(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "__weakref__", "_close_at", "_counted", "_error", "_frames", "_gone", "_left", "_limits",
-        "_look_at", "_loop", "_pause", "_quick", "_reading_paused", "_reason", "_remote_ended",
+        "__weakref__", "_close_at", "_counted", "_error", "_frames", "_gone", "_keeps_alive", "_left",
+        "_limits", "_look_at", "_loop", "_pause", "_quick", "_reading_paused", "_reason", "_remote_ended",
         "_scratch", "_session", "_timer", "_timer_at", "_transport", "_watched", "_write_ended",
         "bytes_read", "bytes_written", "closing", "owner", "write_paused",
     )  # fmt: skip
@@ -101,9 +101,8 @@ class StreamShell(asyncio.BufferedProtocol):
         frames: PartialFrames | None = None,
     ) -> None:
         self.owner = owner
-        self.bytes_read = 0
-        self.bytes_written = 0
-        self.write_paused = False
+        self.bytes_read = self.bytes_written = 0
+        self.write_paused = self.closing = False
         self._loop = asyncio.get_running_loop()
         self._scratch = _scratch_of(self._loop)
         self._session = session
@@ -114,17 +113,13 @@ class StreamShell(asyncio.BufferedProtocol):
         self._close_at: float | None = None
         self._pause = 0.0
         self._frames = frames
-        self._counted = 0
+        self._counted = self._left = 0
+        self._keeps_alive = self._reading_paused = False
         self._look_at: float | None = None
-        self._left = 0
-        self._reading_paused = False
-        self.closing = False
         self._quick = session if isinstance(session, SecretStream) else None
         self._reason: CloseReason | None = None
         self._error: CoveyError | None = None
-        self._gone = False
-        self._remote_ended = False
-        self._write_ended = False
+        self._gone = self._remote_ended = self._write_ended = False
         self._watched = cast("WatchedSession", session) if keeps_alive else None
 
     # What the owner calls
@@ -260,8 +255,12 @@ class StreamShell(asyncio.BufferedProtocol):
             self._step(self._session.take_events())
             self.abort(error)
             return
-        if quick is not None and quick.held != self._counted:
-            self._count(quick.held)
+        if quick is not None:
+            if quick.held != self._counted:
+                self._count(quick.held)
+            if quick.keeps_alive is not self._keeps_alive:  # a deadline nearer than any so far
+                self._keeps_alive = True
+                self._arm()
         self._step(events)
 
     def eof_received(self) -> bool:
@@ -312,7 +311,7 @@ class StreamShell(asyncio.BufferedProtocol):
         if self.closing:
             return
         self._write()
-        if self._timer is None or not events:  # messages only move deadlines away
+        if self._timer is None:  # messages only move deadlines away
             self._arm()
         for event in events:
             if self.closing:

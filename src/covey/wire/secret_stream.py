@@ -452,14 +452,18 @@ class SecretStream:
     def set_timeout(self, seconds: float, now: float) -> None:
         """Report `TimedOut` after so long, from `now` on, without a byte from the remote; 0: never.
 
-        Counts whether or not the remote keeps alive; `Limits.idle_timeout`, which holds until
-        then, counts only after the remote's first empty frame.
+        `Limits.idle_timeout`, which holds until then, counts only for a remote that `keeps_alive`.
         """
         self._clock.set_timeout(seconds, now)
 
     def set_reading(self, reading: bool, now: float) -> None:
         """Say that nothing is read from now on, or that it is again: no time counts in between."""
         self._clock.set_reading(reading, now)
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the remote has sent an empty frame, so that its silence counts."""
+        return self._clock.keeps_alive
 
     @property
     def held(self) -> int:
