@@ -87,8 +87,8 @@ class StreamShell(asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__", "_close_at", "_counted", "_error", "_frames", "_gone", "_keeps_alive",
         "_left", "_limits", "_look_at", "_loop", "_pause", "_quick", "_reading_paused", "_reason",
-        "_remote_ended", "_scratch", "_session", "_timer", "_timer_at", "_transport", "_watched", "_write_ended",
-        "bytes_read", "bytes_written", "closing", "owner", "write_paused",
+        "_remote_ended", "_scratch", "_session", "_timer", "_timer_at", "_transport", "_watched",
+        "_write_ended", "bytes_read", "bytes_written", "closing", "owner", "write_paused",
     )  # fmt: skip
 
     def __init__(
