@@ -12,11 +12,11 @@ import pytest
 from covey.errors import ClosedError, HandshakeError
 from covey.keys import KeyPair
 from covey.limits import Limits
-from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 from covey.wire.secret_stream import SecretStream
 from tests.interop.harness import NodePeer
 from tests.interop.sides import accepting, bare_client, bare_server, dialled, received
+from tests.waiting import until
 
 pytestmark = pytest.mark.interop
 
@@ -232,9 +232,7 @@ async def test_a_silent_node_without_keep_alive_stays_past_our_idle_timeout(role
     limits = Limits(idle_timeout=0.2, keep_alive=0.05)
     async with joined(role, "--mode", "sink", limits=limits) as (_, connection):
         before = connection.bytes_written
-        async with asyncio.timeout(20):
-            while connection.bytes_written < before + 20 * 20:  # a second of our own keep-alives
-                await asyncio.sleep(0.05)
+        await until(lambda: connection.bytes_written >= before + 20 * 20)  # a second of keep-alives
         assert not connection.closed
         await connection.close()
 

@@ -172,9 +172,10 @@ class MulticastSocket:
     # Receiving
 
     def _readable(self) -> None:
-        until = self._loop.time() + READ_SECONDS
+        clock = asyncio.get_running_loop().time
+        until = clock() + READ_SECONDS
         for _ in range(DATAGRAMS_AT_ONCE):
-            if self._socket is None or self._loop.time() > until:
+            if self._socket is None or clock() > until:
                 return
             try:
                 data, ancillary, flags, sender = self._socket.recvmsg(MAX_DATAGRAM, _ANCILLARY)
