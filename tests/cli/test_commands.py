@@ -96,10 +96,55 @@ def test_output_that_cannot_be_written_ends_a_command_at_once(
 
 
 def test_hello_that_finds_nobody_says_so() -> None:
-    options = ("--interface", "nowhere0", "--host", HOST, "--timeout", "0.3")
-    done = run_covey("hello", *options)
+    options = ("--interface", "nowhere0", "--peer", f"{HOST}:1", "--timeout", "0.3")
+    done = run_covey("hello", *options, "--host", HOST)
     assert done.returncode == 3
     assert "did not find each other within 0.3 s" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("hello",), ("join", "x")])
+def test_a_missing_interface_ends_a_command_at_once_with_its_cause(command: tuple[str]) -> None:
+    done = run_covey(*command, "--interface", "nowhere0")
+    assert done.returncode == 1
+    assert "covey: there is no network interface nowhere0" in done.stderr
+    assert "firewall" not in done.stderr
+    assert "lo" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("hello", "--interface", "no0"),
+        ("join", "x", "--interface", "no0"),
+        ("id", "--key", "/dev/null/key"),
+    ],
+)
+def test_a_failure_is_told_among_the_other_events(command: tuple[str, ...]) -> None:
+    done = run_covey(*command, "--json")
+    assert (done.returncode, done.stderr) == (1, "")
+    failed = events_of(done)[-1]
+    assert (failed["type"], failed["code"]) == ("failed", 1)
+    assert failed["hint"]
+
+
+def test_join_wants_a_topic_of_at_least_one_character() -> None:
+    done = run_covey("join", "", *LOCAL)
+    assert done.returncode == 2
+    assert "a topic needs at least one character" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["option", "environment"])
+def test_a_place_where_no_key_can_be_is_explained(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("COVEY_HOME", str(file))
+    done = run_covey("id", *(("--key", str(file / "key")) if way == "option" else ()))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"cannot make the folder {file} for the key file" in done.stderr
+    assert "--key FILE" in done.stderr
+    assert "COVEY_HOME" in done.stderr
 
 
 def test_id_makes_a_key_that_only_its_owner_reads(tmp_path: Path) -> None:
@@ -130,6 +175,7 @@ async def test_join_tells_who_comes_and_goes() -> None:
             assert await there.end() == 0
             said = there.output.decode()
         await here.until_output(b'"type":"connection-closed"')
+    assert f"staged net:{peer}~noise" in said
     assert "path: tcp dialled" in said
     assert "0 connecting, 1 connected" in said
     assert "left 'meadow'" in said
@@ -140,6 +186,7 @@ async def test_join_by_multicast_finds_the_other() -> None:
     async with start(*options) as here, start(*options) as there:
         for process in (here, there):
             await process.until_output(b'"type":"connection"')
+        assert b'"type":"staged"' in here.output + there.output
 
 
 def test_the_demonstration_pipes_a_file(tmp_path: Path) -> None:
@@ -155,6 +202,8 @@ def test_the_demonstration_pipes_a_file(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The copy has the same sha256" in done.stdout
+    for step in ("discovered", "staged net:", "path: tcp", "channel 'covey/pipe' is open"):
+        assert step in done.stdout
     assert done.stderr == ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from covey.cli import progress
 from covey.cli.pipe import ALPHABET, new_topic
 from tests.cli.support import HOST, LOCAL, NULL, PIPE, CuttingProxy, connected_pipes, covey
 from tests.discovery.fakes import free_udp_port
@@ -195,13 +197,9 @@ async def test_one_key_on_both_sides_is_explained(tmp_path: Path) -> None:
         (("x", "--peer", "host:70000"), 2, "a peer is given as HOST:PORT"),
         (("x", "--port", "99999"), 2, "not in the range"),
         (("x", "--timeout", "-1"), 2, "not in the range"),
-        (("", *LOCAL), 1, "a topic needs at least one character"),
+        (("", *LOCAL), 2, "a topic needs at least one character"),
         (("x", "--host", "192.0.2.123", "--no-multicast"), 1, "--host is an address of this"),
-        (
-            ("x", "--interface", "nowhere0", "--host", HOST, "--timeout", "0.5"),
-            3,
-            "no network interface nowhere0",
-        ),
+        (("x", "--interface", "nowhere0"), 1, "no network interface nowhere0"),
     ],
 )
 def test_errors_say_what_and_what_to_do(arguments: tuple[str, ...], code: int, said: str) -> None:
@@ -209,6 +207,53 @@ def test_errors_say_what_and_what_to_do(arguments: tuple[str, ...], code: int, s
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_missing_interface_is_told_and_named_peers_are_tried_all_the_same() -> None:
+    async with covey("pipe", "x", "--json", *LOCAL, stdin=NULL) as here:
+        options = (
+            "--host",
+            HOST,
+            "--interface",
+            "nowhere0",
+            "--peer",
+            f"{HOST}:{await here.port()}",
+        )
+        async with covey("pipe", "x", "--json", *options, stdin=NULL) as there:
+            assert (await there.end(), await here.end()) == (0, 0)
+            (event,) = there.events("discovery-failed")
+    assert "no network interface nowhere0" in event["error"]
+
+
+async def test_words_tell_each_step_from_the_candidate_to_the_open_channel() -> None:
+    async with covey("pipe", "steps", "--json", *LOCAL, stdin=NULL) as here:
+        peer = f"{HOST}:{await here.port()}"
+        async with covey("pipe", "steps", *LOCAL, "--peer", peer, stdin=NULL) as there:
+            assert (await there.end(), await here.end()) == (0, 0)
+        assert here.events("channel-open")[0]["channel"] == "covey/pipe"
+    said = "\n".join(there.said)
+    steps = (f"connecting to {peer}", "noise with key", "channel 'covey/pipe' is open", "proved")
+    places = [said.index(step) for step in (f"staged net:{peer}", *steps)]
+    assert places == sorted(places)
+
+
+async def test_each_second_of_a_wait_has_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    async for _ in progress.ticks():
+        if len(slept) == 100:
+            break
+    assert set(slept) == {1.0}
+
+
+async def test_quiet_has_no_sign_of_life() -> None:
+    async with covey("pipe", "x", "--json", *LOCAL, "--timeout", "1.2", "--quiet") as process:
+        assert await process.end() == 3
+        assert process.events("progress") == []
 
 
 def test_a_port_in_use_is_explained() -> None:

@@ -122,6 +122,18 @@ async def test_nothing_is_sent_before_the_proof_of_the_other_side() -> None:
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_strangers_without_number_are_not_all_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipe_runner, "REFUSALS_TOLD", 2)
+    async with a_side(Feed(), Kept()) as here, asyncio.timeout(PATIENCE):
+        for count in range(1, 4):
+            async with a_side(Feed(), Kept(), topic="weeds") as stranger:
+                stranger.dial(here.port)
+                await until(lambda n=count: len(here.events("refused")) == n)  # type: ignore[misc]
+        assert len(here.runner._refused) == 2
+
+
 @pytest.mark.parametrize("in_the_middle", [False, True])
 async def test_a_third_is_told_that_the_pipe_has_its_two_ends(in_the_middle: bool) -> None:
     feeds = Feed(b"a"), Feed(b"b")

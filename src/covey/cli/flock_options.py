@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import click
 
+from covey.cli.runtime import CommandError
 from covey.errors import ClosedError, CoveyError
 from covey.flock.admission import canonical_host
 from covey.wire.dns_discovery import MULTICAST_PORT
@@ -85,6 +86,18 @@ def flock_options(command: Command) -> Command:
     return command
 
 
+quiet_option: Final = click.option(
+    "--quiet", is_flag=True, help="No sign of life each second of a wait."
+)
+
+
+def named_topic(ctx: click.Context, parameter: click.Parameter, topic: str | None) -> str | None:
+    """The topic as it was given; raises `click.BadParameter` for an empty one."""
+    if topic == "":
+        raise click.BadParameter("a topic needs at least one character", ctx, parameter)
+    return topic
+
+
 def take_options(values: dict[str, Any]) -> FlockOptions:
     """Take the values of `flock_options` out of a command's arguments."""
     names = FlockOptions.__dataclass_fields__
@@ -106,7 +119,10 @@ def split_peer(text: str) -> tuple[str, int]:
 async def open_flock(
     options: FlockOptions, handler: Callable[[Connection], Awaitable[None]]
 ) -> AsyncIterator[OpenFlock]:
-    """A flock that will look where `options` say; closed at the end."""
+    """A flock that will look where `options` say; closed at the end.
+
+    Raises `CommandError` when the key file cannot be used, or the one interface is missing.
+    """
     from covey.cli.identity import load_identity
     from covey.discovery.channel import Channel
     from covey.discovery.dns import DnsDiscovery
@@ -115,6 +131,7 @@ async def open_flock(
 
     sources = []
     if options.multicast:
+        _check_interface(options)
         sources.append(DnsDiscovery(port=options.multicast_port, interface=options.interface))
     key_pair = load_identity(options.key_file) if options.key_file else KeyPair.generate()
     async with (
@@ -123,6 +140,20 @@ async def open_flock(
     ):
         with NamedPeers(flock, [split_peer(peer) for peer in options.peers]) as named:
             yield OpenFlock(flock, named, options.port)
+
+
+def _check_interface(options: FlockOptions) -> None:
+    """Without its only way to others a command would wait for nothing: say so at once."""
+    from covey.discovery.interfaces import ipv4_interfaces, named_interface
+
+    wanted = options.interface
+    if wanted is None or options.peers or named_interface(wanted) is not None:
+        return
+    there = ", ".join(one.name for one in ipv4_interfaces()) or "none that the system tells of"
+    raise CommandError(
+        f"there is no network interface {wanted} with an IPv4 address",
+        hint=f"`--interface` may name: {there}; `--peer HOST:PORT` does without multicast",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from covey.cli.flock_options import FlockOptions, flock_options, open_flock, take_options
-from covey.cli.narrator import narrate
+from covey.cli.narrator import narrate, tell_staging
 from covey.cli.output import Output
-from covey.cli.progress import thinning
+from covey.cli.progress import ticks
 from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run
 from covey.errors import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from covey.conn.staging import StagingEvent
-    from covey.events import Subscription
     from covey.net.connection import Connection
 
 NAMES = ("ada", "bob")
@@ -53,7 +51,7 @@ def command(timeout: float, as_json: bool, debug: bool, **values: Any) -> None:
         with output.needed():
             return await hello(options, output, timeout)
 
-    run(work, debug=debug, as_json=as_json)
+    run(work, debug=debug, as_json=as_json, events=sys.stdout)
 
 
 async def hello(options: FlockOptions, output: Output, timeout: float) -> Exit:
@@ -72,7 +70,7 @@ async def hello(options: FlockOptions, output: Output, timeout: float) -> Exit:
             flock = opened.flock
             tellers = (
                 narrate(flock.listen(), output, who=name),
-                _tell_staging(flock.staging.listen(), output, name),
+                tell_staging(flock.staging.listen(), output, who=name),
             )
             telling += [asyncio.create_task(teller, name="covey.hello.tell") for teller in tellers]
             flocks.append(opened)
@@ -110,7 +108,7 @@ async def _all_greeted(
 
 
 async def _tell_waiting(output: Output) -> None:
-    async for _ in thinning():
+    async for _ in ticks():
         output.event("progress", "both  still looking for each other …")
 
 
@@ -147,14 +145,6 @@ async def _greet(name: str, connection: Connection, output: Output) -> None:
     output.event("channel-open", f"{name:<5} channel {PROTOCOL!r} is open", who=name)
     text = await heard.get()
     output.event("message", f"{name:<5} heard {text!r}", who=name, said=text)
-
-
-async def _tell_staging(events: Subscription[StagingEvent], output: Output, who: str) -> None:
-    async with events:
-        async for event in events:
-            if event.type != "lagged":
-                address = str(event.address)
-                output.event(event.type, f"{who:<5} {event.type} {address}", who=who, peer=address)
 
 
 async def _finish(tasks: list[asyncio.Task[None]]) -> None:

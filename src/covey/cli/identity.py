@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
 from covey.cli.output import Output
-from covey.cli.runtime import Exit, common_options, run
+from covey.cli.runtime import CommandError, Exit, common_options, run
+from covey.errors import KeyFileError
 from covey.keys import KeyPair
+
+ANOTHER_FILE: Final = (
+    "`--key FILE` names another file, COVEY_HOME=FOLDER another folder for the usual one"
+)
 
 
 def default_key_file() -> Path:
@@ -20,10 +26,19 @@ def default_key_file() -> Path:
 
 
 def load_identity(path: Path | None) -> KeyPair:
-    """The key pair at `path` (None: the default place), made if there is none."""
+    """The key pair at `path` (None: the default place), made if there is none.
+
+    Raises `CommandError` that says which file it is and how another is chosen.
+    """
     file = path or default_key_file()
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return KeyPair.load_or_create(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return KeyPair.load_or_create(file)
+    except OSError as error:
+        message = f"cannot make the folder {file.parent} for the key file: {error.strerror}"
+        raise CommandError(message, hint=ANOTHER_FILE) from error
+    except KeyFileError as error:
+        raise CommandError(str(error), hint=ANOTHER_FILE) from error
 
 
 @click.command("id")
@@ -47,4 +62,4 @@ def command(key_file: Path | None, as_json: bool, debug: bool) -> None:
         Output(as_json=as_json).say(f"key file: {file}")
         return Exit.OK
 
-    run(show, debug=debug, as_json=as_json)
+    run(show, debug=debug, as_json=as_json, events=sys.stdout)

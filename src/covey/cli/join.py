@@ -12,13 +12,15 @@ import click
 from covey.cli.flock_options import (
     FlockOptions,
     flock_options,
+    named_topic,
     open_flock,
+    quiet_option,
     report_discovery,
     take_options,
 )
-from covey.cli.narrator import narrate
+from covey.cli.narrator import narrate, tell_staging
 from covey.cli.output import Output, bytes_text, key_text
-from covey.cli.progress import thinning
+from covey.cli.progress import ticks
 from covey.cli.runtime import Exit, common_options, end_tasks, run
 from covey.host_port import show
 
@@ -31,14 +33,13 @@ if TYPE_CHECKING:
     from covey.flock.view import FlockEntry
     from covey.net.connection import Connection
 
-LONGEST_PAUSE = 60.0
-"""Seconds between two lines of counts, in the end."""
+LOOKING = "nobody found yet; asking at 0, 1 and 3 s, then once a minute; always listening"
 REFRESH = 0.5
 """Seconds between two looks at the byte counters; states change at once."""
 
 
 @click.command("join")
-@click.argument("topic")
+@click.argument("topic", callback=named_topic)
 @click.option(
     "--for",
     "duration",
@@ -48,9 +49,17 @@ REFRESH = 0.5
 )
 @click.option("--look-only", is_flag=True, help="Find others without being found.")
 @flock_options
+@quiet_option
 @common_options
 def command(
-    topic: str, duration: float | None, look_only: bool, as_json: bool, debug: bool, **values: Any
+    *,
+    topic: str,
+    duration: float | None,
+    look_only: bool,
+    quiet: bool,
+    as_json: bool,
+    debug: bool,
+    **values: Any,
 ) -> None:
     """Join TOPIC and watch: discovered, staged, connecting, connected, and why not.
 
@@ -59,12 +68,12 @@ def command(
     options = take_options(values)
 
     async def work() -> Exit:
-        output = Output(as_json=as_json, stream=sys.stdout)
+        output = Output(as_json=as_json, stream=sys.stdout, quiet=quiet)
         with output.needed():
             await watch(topic, options, output, duration, announce=not look_only)
         return Exit.OK
 
-    run(work, debug=debug, as_json=as_json)
+    run(work, debug=debug, as_json=as_json, events=sys.stdout)
 
 
 async def watch(
@@ -107,11 +116,17 @@ async def _stay(connection: Connection) -> None:
 def _shows(flock: Flock, topic: str, output: Output) -> list[Coroutine[Any, Any, None]]:
     if output.live:
         return [_show_table(flock, topic, output)]
-    return [narrate(flock.listen(), output), _tell_counts(flock, output)]
+    return [
+        narrate(flock.listen(), output),
+        tell_staging(flock.staging.listen(), output),
+        _tell_counts(flock, output),
+    ]
 
 
 async def _tell_counts(flock: Flock, output: Output) -> None:
-    async for _ in thinning(LONGEST_PAUSE):
+    if output.quiet:
+        return
+    async for _ in ticks():
         counts = {
             "staged": len(flock.staging),
             "queued": flock.queued,
@@ -148,7 +163,7 @@ def _table(flock: Flock, topic: str) -> Table:
         title=f"{escape(topic)} · port {port} · {len(flock.staging)} staged · "
         f"{flock.queued} queued · {flock.connecting} connecting · {flock.connected} connected",
         title_justify="left",
-        caption=None if entries else "nobody found yet; looking every few seconds",
+        caption=None if entries else LOOKING,
         caption_justify="left",
     )
     for heading in ("peer", "found by", "state", "key", "in", "out", "what happened"):

@@ -10,6 +10,7 @@ from covey.cli.output import Output, key_text
 from covey.host_port import show
 
 if TYPE_CHECKING:
+    from covey.conn.staging import StagingEvent
     from covey.events import Subscription
     from covey.flock.events import (
         Connected,
@@ -90,11 +91,30 @@ async def narrate(
     async with events:
         async for event in events:
             if event.type == "lagged":
-                missed = f"{prefix}{event.missed} events were not told"
-                output.event("lagged", missed, missed=event.missed)
+                _tell_missed(event.missed, prefix, output)
                 continue
             text = line_of(event) if brief is None else brief.text(event)
             output.event(event.type, prefix + text if text else "", **_fields(event, who))
+
+
+async def tell_staging(
+    events: Subscription[StagingEvent], output: Output, *, who: str = "", brief: bool = False
+) -> None:
+    """Tell who enters and leaves the pool of candidates; `brief` has no line for who leaves."""
+    prefix = f"{who:<5} " if who else ""
+    named = {"who": who} if who else {}
+    async with events:
+        async for event in events:
+            if event.type == "lagged":
+                _tell_missed(event.missed, prefix, output)
+                continue
+            address = str(event.address)
+            text = "" if brief and event.type != "staged" else f"{prefix}{event.type} {address}"
+            output.event(event.type, text, **named, peer=address)
+
+
+def _tell_missed(missed: int, prefix: str, output: Output) -> None:
+    output.event("lagged", f"{prefix}{missed} events were not told", missed=missed)
 
 
 def line_of(event: FlockEvent) -> str:

@@ -54,12 +54,14 @@ class Output:
     """Says what happens, with the seconds since the start in front.
 
     With `as_json` each call writes one JSON object; `stream` is stderr where stdout carries data.
+    `quiet`: nobody wants the signs of life of a wait.
     When the stream cannot be written any more, `failure` says why and everything else is silent;
     a command whose output is its purpose runs inside `needed`.
     """
 
-    def __init__(self, *, as_json: bool, stream: TextIO | None = None) -> None:
+    def __init__(self, *, as_json: bool, stream: TextIO | None = None, quiet: bool = False) -> None:
         self.as_json = as_json
+        self.quiet = quiet
         self.stream = stream if stream is not None else sys.stderr
         self.failure: OSError | None = None
         self._needed_by: asyncio.Task[Any] | None = None

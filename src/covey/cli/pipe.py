@@ -13,11 +13,13 @@ import click
 from covey.cli.flock_options import (
     FlockOptions,
     flock_options,
+    named_topic,
     open_flock,
+    quiet_option,
     report_discovery,
     take_options,
 )
-from covey.cli.narrator import Brief, narrate
+from covey.cli.narrator import Brief, narrate, tell_staging
 from covey.cli.output import Output, bytes_text
 from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run
 
@@ -40,7 +42,7 @@ def new_topic() -> str:
 
 
 @click.command("pipe")
-@click.argument("topic", required=False)
+@click.argument("topic", required=False, callback=named_topic)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0),
@@ -56,11 +58,14 @@ def new_topic() -> str:
     help="How long to wait for a peer that was lost on the way.",
 )
 @flock_options
+@quiet_option
 @common_options
 def command(
+    *,
     topic: str | None,
     timeout: float | None,
     reconnect: float,
+    quiet: bool,
     as_json: bool,
     debug: bool,
     **values: Any,
@@ -75,7 +80,8 @@ def command(
     options = take_options(values)
 
     async def work() -> Exit:
-        return await pipe(topic, options, timeout=timeout, reconnect=reconnect, as_json=as_json)
+        output = Output(as_json=as_json, quiet=quiet)
+        return await pipe(topic, options, output, timeout=timeout, reconnect=reconnect)
 
     run(work, debug=debug, as_json=as_json)
 
@@ -83,17 +89,16 @@ def command(
 async def pipe(
     topic: str | None,
     options: FlockOptions,
+    output: Output,
     *,
     timeout: float | None,
     reconnect: float,
-    as_json: bool,
 ) -> Exit:
     """Run one side; see `command`."""
     from covey.wire.topic_proof import TopicSecret
 
-    output = Output(as_json=as_json)
     made = topic is None
-    topic = topic or (new_topic() if made else "")
+    topic = new_topic() if topic is None else topic
     output.event("topic", topic=topic, made=made)
     if made:
         output.say(f"On the other side type:\n\n    covey pipe {topic}\n")
@@ -106,6 +111,7 @@ async def pipe(
             asyncio.create_task(work, name=f"covey.pipe.{name}")
             for name, work in (
                 ("narrate", narrate(flock.listen(), output, brief=brief)),
+                ("stage", tell_staging(flock.staging.listen(), output, brief=True)),
                 ("progress", show),
             )
         ]

@@ -17,6 +17,7 @@ from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 from covey.wire.topic_pipe import (
     MAX_CHUNK,
+    PROTOCOL,
     Busy,
     Confirmed,
     DataReceived,
@@ -167,6 +168,8 @@ class PipeRunner:
         self.lost.clear()
         self.found.set()
         self._output.event("path", path_of(link.connection), **path_fields(link.connection))
+        text = f"channel {PROTOCOL!r} is open"
+        self._output.event("channel-open", text, channel=PROTOCOL, key=key)
         self._output.event(
             "resumed" if again else "proven",
             f"{key_text(key)} proved that it knows the topic"
@@ -183,7 +186,8 @@ class PipeRunner:
         host, port = connection.remote_address
         key = connection.remote_key
         news = key not in self._refused and len(self._refused) < REFUSALS_TOLD
-        self._refused.add(key)
+        if news:
+            self._refused.add(key)
         text = f"refused {show(host, port)}: {why}"
         self.trouble = text
         self._output.event(

@@ -1,4 +1,4 @@
-"""The signs of life of `covey pipe`: a bar on a terminal, else lines that thin out."""
+"""The signs of life of `covey pipe`: a bar on a terminal, else a line each second."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TICK = 1.0
 FRAME = 0.2
 """Seconds between two looks of the bar."""
 PATIENCE = 10.0
-"""Seconds after which a lone side is told what may be wrong, and the longest pause of lines."""
+"""Seconds after which a lone side is told what may be wrong."""
 ADVICE = (
     "            nobody yet. Is the other side running with the same topic, on the same network?\n"
     "            Some networks drop multicast: then use --peer HOST:PORT on one side."
@@ -42,32 +42,25 @@ class Advice:
 
 async def show_progress(runner: PipeRunner, output: Output, *, bar: bool, quiet: bool) -> None:
     """Until cancelled. `quiet`: nothing once a peer is found, for the terminal shows the data."""
+    if output.quiet:
+        return
     if bar and output.live:
         await _bar(runner, output)
     else:
         await _lines(runner, output, quiet=quiet)
 
 
-async def thinning(longest: float = PATIENCE) -> AsyncIterator[None]:
-    """Ticks: after a second, then ever more rarely."""
-    pause = TICK
+async def ticks() -> AsyncIterator[None]:
+    """One each second, the first after a second: no wait is silent for longer."""
     while True:
-        await asyncio.sleep(pause)
+        await asyncio.sleep(TICK)
         yield
-        pause = min(pause * 2, longest)
 
 
 async def _lines(runner: PipeRunner, output: Output, *, quiet: bool) -> None:
     advice = Advice()
-    seen: tuple[object, ...] = ()
-    pause = TICK
-    while True:
-        await asyncio.sleep(pause)
-        state = state_of(runner)
-        now = (state, runner.pipe.sent, runner.pipe.received)
-        pause = TICK if now != seen else min(pause * 2, PATIENCE)
-        seen = now
-        text = "" if quiet and runner.link is not None else state
+    async for _ in ticks():
+        text = "" if quiet and runner.link is not None else state_of(runner)
         pipe = runner.pipe
         output.event(
             "progress", text, state=short_state(runner), sent=pipe.sent, received=pipe.received

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -53,14 +53,19 @@ def common_options(command: Command) -> Command:
 
 
 def run(
-    work: Callable[[], Coroutine[Any, Any, Exit]], *, debug: bool = False, as_json: bool = False
+    work: Callable[[], Coroutine[Any, Any, Exit]],
+    *,
+    debug: bool = False,
+    as_json: bool = False,
+    events: TextIO | None = None,
 ) -> None:
     """Run a command to its end and leave the process with its exit code.
 
-    What ends it too early is told on stderr, with `as_json` as an event of type `failed`.
+    What ends it too early is told on stderr, with `as_json` as an event of type `failed` on
+    `events`, the stream of the command's other events (None: stderr).
     """
     _open_closed_descriptors()
-    output = Output(as_json=as_json)
+    output = Output(as_json=as_json, stream=events if as_json else None)
     _set_up_logging(output, debug=debug)
     try:
         with asyncio.Runner(debug=False, loop_factory=_loop_factory()) as runner:
@@ -118,8 +123,11 @@ async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
 
 def _complain(output: Output, code: Exit, message: str, hint: str = "") -> None:
     output.say(printable(f"covey: {message}" + (f"\n  {hint}" if hint else "")))
-    if output.as_json:
-        output.event("failed", code=code, message=message, hint=hint)
+    if not output.as_json:
+        return
+    output.event("failed", code=code, message=message, hint=hint)
+    if output.failure is not None and output.stream is not sys.stderr:
+        Output(as_json=True).event("failed", code=code, message=message, hint=hint)
 
 
 def _message(error: BaseException) -> str:
