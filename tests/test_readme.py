@@ -2,27 +2,34 @@
 
 Checked are README.md, CONTRIBUTING.md and every `docs/*.md`. A block right after
 `<!-- no-test: reason -->` is compiled (Python) or left alone (shell), and the reason is required. A
-block right after `<!-- file: path -->` is that file, word for word.
+block right after `<!-- file: path -->` is that file, word for word. Two blocks after
+`<!-- side: ... -->` are the two sides of one pipe: both are run at a time, and a file must get
+through.
 """
 
 from __future__ import annotations
 
 import ast
 import os
+import random
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.discovery.fakes import free_udp_port
+
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(
     r"(?:<!--\s*no-test:(?P<reason>[^>]*)-->\s*\n+)?"
     r"(?:<!--\s*file:(?P<file>[^>]*)-->\s*\n+)?"
+    r"(?:<!--\s*side:(?P<side>[^>]*)-->\s*\n+)?"
     r"^```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```\s*$",
     re.MULTILINE | re.DOTALL,
 )
@@ -50,6 +57,7 @@ class Block:
     text: str
     reason: str | None
     file: str | None = None
+    side: str | None = None
 
     def __str__(self) -> str:
         return self.source
@@ -59,8 +67,10 @@ def blocks_of(name: str, document: str) -> Iterator[Block]:
     """The fenced blocks of a document, in order."""
     for found in FENCE.finditer(document):
         line = document.count("\n", 0, found.start("text")) + 1
-        reason, file = (found[part] and found[part].strip() for part in ("reason", "file"))
-        yield Block(f"{name}:{line}", found["language"], found["text"], reason, file)
+        reason, file, side = (
+            found[part] and found[part].strip() for part in ("reason", "file", "side")
+        )
+        yield Block(f"{name}:{line}", found["language"], found["text"], reason, file, side)
 
 
 def documents() -> Iterator[tuple[str, str]]:
@@ -96,7 +106,7 @@ SHELL = [block for block in BLOCKS if block.language in {"console", "sh", "shell
 COMMANDS = [
     pytest.param(command, id=f"{block}-{'_'.join(command)}")
     for block in SHELL
-    if block.reason is None
+    if block.reason is None and block.side is None
     for command in commands_of(block)
 ]
 
@@ -168,6 +178,57 @@ def test_shell_line_works(command: list[str], tmp_path: Path) -> None:
     assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
     for option in options:
         assert option in done.stdout, f"{command}: no option {option} in its help"
+
+
+SIDES = [block for block in SHELL if block.side]
+TOPIC = re.compile(r"[a-z0-9]{4}(-[a-z0-9]{4}){3}")
+
+
+@contextmanager
+def one_side(line: str, folder: Path, ways: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a shell line `$ covey pipe ...` in `folder`, on loopback; killed at the end."""
+    assert line.startswith("$ covey pipe")
+    folder.mkdir()
+    python = f"exec {shlex.quote(sys.executable)} -m covey.cli pipe {ways}"
+    shell = line.replace("$ covey pipe", python, 1)
+    with subprocess.Popen(
+        ["/bin/sh", "-c", shell], cwd=folder, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def topic_told_by(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a side that makes a topic says until then, and the topic."""
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if found := TOPIC.search(line):
+            return said, found[0]
+    raise AssertionError(f"no topic was told: {said}")
+
+
+def test_the_two_sides_move_the_file(tmp_path: Path) -> None:
+    """As shown: the first side makes the topic that the second is told."""
+    first, second = SIDES
+    shown, *told = first.text.splitlines()
+    here, there = tmp_path / "here", tmp_path / "there"
+    ways = f"--interface 127.0.0.1 --multicast-port {free_udp_port()} --timeout 30"
+    photo = random.Random(6).randbytes(300_000)
+    (tmp_path / "holiday.jpg").write_bytes(photo)
+    with one_side(shown.replace("holiday.jpg", "../holiday.jpg"), here, ways) as giver:
+        said, topic = topic_told_by(giver)
+        assert TOPIC.sub(topic, "\n".join(told)).strip() == said.strip()
+        (line,) = second.text.splitlines()
+        assert TOPIC.search(line)
+        with one_side(TOPIC.sub(topic, line), there, ways) as taker:
+            for process in (taker, giver):
+                _, errors = process.communicate(timeout=BLOCK_TIMEOUT)
+                assert process.returncode == 0, errors
+    assert (there / "holiday.jpg").read_bytes() == photo
 
 
 SAMPLE = """
