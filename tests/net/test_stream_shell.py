@@ -76,9 +76,6 @@ class ToyTransport:
     def write(self, data: Buffer) -> None:
         self.tell.append(("write", bytes(data)))
 
-    def writelines(self, data: list[Buffer]) -> None:
-        self.tell.append(("write", b"".join(bytes(part) for part in data)))
-
     def set_write_buffer_limits(self, high: int, low: int | None = None) -> None:
         self.marks = (high, low)
 
