@@ -323,6 +323,25 @@ async def test_a_reset_raises_closed_error_with_its_cause_after_what_came_before
         assert ours.close_reason is CloseReason.RESET
 
 
+@pytest.mark.parametrize("how", ["close", "end"])
+async def test_a_reset_that_nobody_has_seen_yet_does_not_come_out_of_the_end(how: str) -> None:
+    async with listening() as side:
+        peer = await RawPeer.connect(side.port)
+        await peer.shake()
+        ours = await side.next()
+        await ours.send(bytes(1024))
+        peer.sock.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")  # SO_LINGER 0: close resets
+        peer.close()
+        if how == "end":
+            await ours.send(bytes(1024))
+            ours.end()
+            await ours.wait_closed()
+            assert ours.close_reason is CloseReason.RESET
+        else:
+            await ours.close()
+            assert ours.close_reason is CloseReason.LOCAL
+
+
 async def test_close_callbacks_run_once_and_late_ones_too() -> None:
     async with joined() as (ours, _theirs):
         called: list[Connection] = []

@@ -21,11 +21,9 @@ from covey.errors import (
 )
 from covey.keys import KeyPair
 from covey.limits import Limits
-from covey.net import endpoint
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 from covey.net.endpoint import Endpoint
-from covey.wire import noise as wire_noise
 from tests.net.endpoints import (
     HOST,
     Observed,
@@ -505,24 +503,3 @@ async def test_random_plain_ids_differ() -> None:
 async def test_an_unknown_default_handshake_is_an_address_error() -> None:
     with pytest.raises(AddressError):
         Endpoint(key_pair=KeyPair.generate(), handshake="tls")
-
-
-async def test_the_keys_that_answered_are_remembered_up_to_a_bound(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(endpoint, "REMEMBERED_KEYS", 1)
-    multiplied: list[bytes] = []
-    real = wire_noise.NoiseHandshake.multiply_ahead
-
-    def multiply_ahead(self: wire_noise.NoiseHandshake, key: bytes) -> None:
-        multiplied.append(key)
-        real(self, key)
-
-    monkeypatch.setattr(wire_noise.NoiseHandshake, "multiply_ahead", multiply_ahead)
-    async with listening() as one, listening() as two, dialling() as dialler:
-        for side, expected in ((one, False), (one, True), (two, False), (one, False)):
-            multiplied.clear()
-            ours = await dialler.dial(side.address())
-            assert multiplied == ([side.endpoint.key_pair.public_key] if expected else [])
-            await ours.close()
-            await (await side.next()).close()

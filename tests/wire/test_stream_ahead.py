@@ -97,7 +97,7 @@ def transcript(left: SecretStream, right: SecretStream) -> tuple[bytes, bytes]:
 )
 def test_the_bytes_are_the_same(likely: bytes | None) -> None:
     plain = transcript(stream(True, ahead=False), stream(False, ahead=False))
-    left, right = stream(True, likely=likely), stream(False)
+    left, right = stream(True, likely=likely), stream(False, likely=likely)
     assert transcript(left, right) == plain
     assert left.opened
     assert right.opened
@@ -133,10 +133,25 @@ def test_the_beginning_is_multiplied_while_the_rest_is_on_its_way(multiplied: li
     assert isinstance(events[0], Opened)
 
 
-def test_a_wrong_guess_lets_nobody_else_in() -> None:
-    left, right = stream(True, likely=PAIRS[True].public_key), stream(False)
+def test_who_answered_multiplies_by_the_likely_key_while_it_waits(multiplied: list[bytes]) -> None:
+    left, right = stream(True, ahead=False), stream(False, likely=PAIRS[True].public_key)
+    right.receive_data(taken(left), 0.0)
+    right.work()
+    left.receive_data(taken(right), 0.0)
+    multiplied.clear()
+    right.work()
+    assert multiplied == [PAIRS[True].public_key]
+    events = right.receive_data(taken(left), 0.0)
+    assert len(multiplied) == 1, "nothing is left to multiply"
+    assert isinstance(events[0], Opened)
+
+
+@pytest.mark.parametrize("me", [True, False])
+def test_a_wrong_guess_lets_nobody_else_in(me: bool) -> None:
+    left, right = (stream(role, likely=PAIRS[me].public_key) for role in (True, False))
     transcript(left, right)
     assert left.remote_public_key == PAIRS[False].public_key
+    assert right.remote_public_key == PAIRS[True].public_key
 
 
 def test_the_pinned_key_counts_also_when_made_ahead() -> None:

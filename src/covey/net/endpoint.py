@@ -25,6 +25,7 @@ from covey.net.attempt import Attempt, AttemptObserver
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 from covey.net.handshakes import Handshake, Identity, default_handshakes
+from covey.net.likely_keys import ANY_PORT, LikelyKeys
 from covey.net.partial_frames import PartialFrames
 from covey.net.pending import Pending
 from covey.net.stream_shell import StreamShell
@@ -33,9 +34,6 @@ from covey.net.waiters import Waiters
 from covey.peer_type import network_of
 
 logger = logging.getLogger("covey.net.endpoint")
-
-REMEMBERED_KEYS = 256
-"""Hosts and ports whose last key is kept, to multiply by it while a handshake waits."""
 
 _attempt_ids = itertools.count(1)
 
@@ -86,7 +84,7 @@ class Endpoint:
         self._accepted_per_network: Counter[str] = Counter()
         self._leaving: set[Pending] = set()  # dropped, their sockets about to close
         self._connections: set[Connection] = set()
-        self._last_keys: dict[HostPort, bytes] = {}
+        self._likely_keys = LikelyKeys()
         self._settled = Waiters()
         self._frames = PartialFrames(self._limits.partial_frames)
         self._closed = False
@@ -176,7 +174,7 @@ class Endpoint:
             transport.name,
         )
         pending = self._pending(
-            attempt, handshake, observer or self._observer, self._last_keys.get((host, port))
+            attempt, handshake, observer or self._observer, self._likely_keys.dialled(host, port)
         )
         self._dials.add(pending)
         try:
@@ -244,7 +242,8 @@ class Endpoint:
             handshake.name,
             transport.name,
         )
-        pending = self._pending(attempt, handshake, self._observer)
+        likely_key = self._likely_keys.calling(host)
+        pending = self._pending(attempt, handshake, self._observer, likely_key)
         shell = pending.make_shell(remote)
         self._accepted[pending] = None
         self._accepted_per_network[network_of(host)] += 1
@@ -301,18 +300,11 @@ class Endpoint:
             return
         self._connections.add(connection)
         connection.on_close(self._connections.discard)
+        if connection.remote_key is not None:
+            port = pending.attempt.port if connection.initiator else ANY_PORT
+            self._likely_keys.proven(pending.attempt.host, connection.remote_key, port=port)
         if not connection.initiator:
             self._give_out(connection)
-        elif connection.remote_key is not None:
-            self._remember(pending.attempt, connection.remote_key)
-
-    def _remember(self, attempt: Attempt, key: bytes) -> None:
-        """Keep who answered where: the next handshake there may begin with that key in mind."""
-        where = attempt.host, attempt.port
-        self._last_keys.pop(where, None)  # the newest are last
-        self._last_keys[where] = key
-        if len(self._last_keys) > REMEMBERED_KEYS:
-            del self._last_keys[next(iter(self._last_keys))]
 
     def _give_out(self, connection: Connection) -> None:
         if self._on_connection is None:

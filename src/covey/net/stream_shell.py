@@ -6,13 +6,14 @@ It has one step: feed, write, re-arm the timer, deliver. Nothing else touches th
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol, cast
+from typing import cast
 from weakref import WeakKeyDictionary
 
 from covey.errors import ClosedError, CoveyError, HandshakeError, HandshakeTimeout, ProtocolError
 from covey.limits import Limits
 from covey.net.close_reason import CloseReason, loss_error, reason_of, reason_of_loss
 from covey.net.partial_frames import PartialFrames
+from covey.net.shell_owner import ShellOwner, WatchedSession
 from covey.net.sockets import failure_of, unacknowledged
 from covey.wire.cipher import FRAME_OVERHEAD, LONE_SIZE
 from covey.wire.secret_stream import SecretStream
@@ -47,35 +48,6 @@ def _scratch_of(loop: asyncio.AbstractEventLoop) -> memoryview:
     if scratch is None:
         scratch = _scratches[loop] = memoryview(bytearray(SCRATCH_SIZE))
     return scratch
-
-
-class ShellOwner(Protocol):
-    """Who gets what a shell delivers. No call may raise."""
-
-    def shell_started(self) -> None:
-        """The raw connection is up."""
-
-    def shell_opened(self, opened: Opened) -> None:
-        """The handshake is over. The owner may hand the shell on by setting `shell.owner`."""
-
-    def messages_received(self, messages: list[bytes]) -> None:
-        """Messages in the order in which they were sent."""
-
-    def shell_ended(self) -> None:
-        """The remote ended its half."""
-
-    def shell_writable(self) -> None:
-        """The write backlog drained."""
-
-    def shell_closed(self, reason: CloseReason, error: CoveyError | None) -> None:
-        """The transport is gone. Called exactly once, and last."""
-
-
-class WatchedSession(Session, Protocol):
-    """A session that watches for a dead remote."""
-
-    def set_reading(self, reading: bool, now: float) -> None:
-        """Nothing is read from now on, or it is again: the remote is not late in between."""
 
 
 class StreamShell(asyncio.BufferedProtocol):
@@ -177,8 +149,7 @@ class StreamShell(asyncio.BufferedProtocol):
         if self._remote_ended:
             self.close(CloseReason.REMOTE_END)
         else:
-            self._transport.set_write_buffer_limits(high=0)  # so that writable means: all has left
-            self._transport.write_eof()
+            self._shut_down(self._transport)
 
     def close(self, reason: CloseReason) -> None:
         """Let what was handed over reach the remote, for at most `Limits.close_timeout`; close.
@@ -201,8 +172,7 @@ class StreamShell(asyncio.BufferedProtocol):
             return
         if not self._write_ended:
             self._write_ended = True
-            transport.set_write_buffer_limits(high=0)
-            transport.write_eof()
+            self._shut_down(transport)
         transport.resume_reading()
         self._close_within(None)
 
@@ -485,6 +455,17 @@ class StreamShell(asyncio.BufferedProtocol):
             self._timer.cancel()
         self._timer_at = at
         self._timer = self._loop.call_at(at, self._on_timer)
+
+    def _shut_down(self, transport: asyncio.Transport) -> None:
+        """End the write half; writable means from now on that all has left."""
+        transport.set_write_buffer_limits(high=0)
+        try:
+            transport.write_eof()
+        except OSError as error:  # reset by the remote, and the loop has not looked yet
+            if not self.closing:
+                self._lost(error)
+            self._discard()
+            transport.abort()
 
     def _close_with(self, reason: CloseReason) -> None:
         self._reason = reason

@@ -295,13 +295,14 @@ class NoiseHandshake:
                 self._multiply(step, point)
 
     def multiply_ahead(self, public_key: bytes) -> None:
-        """Multiply by the static key that an initiator supposes the remote to have.
+        """Multiply by the static key that the remote is supposed to send, once its turn comes.
 
         Whether the remote has it shows later; a wrong guess costs the time only.
         """
-        if self._initiator and "es" not in self._messages[0]:
+        step, first = ("es", 1) if self._initiator else ("se", 0)
+        if any(step in message for message in self._messages[first::2]):
             with suppress(HandshakeError):
-                self._multiply("es", public_key)
+                self._multiply(step, public_key)
 
     def receive(self, message: bytes) -> bytes:
         """The payload of the remote's next message.

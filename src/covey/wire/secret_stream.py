@@ -58,9 +58,9 @@ class SecretStream:
     With `ahead` both ends multiply at the same time instead of one after the other: the stream
     reports `WorkLeft`, so that its ephemeral key leaves before the multiplications that the rest of
     that message takes, and a remote that does the same is met halfway. The bytes are the same.
-    `pattern` and `prologue` are then those of `ahead.handshake`. An initiator multiplies by
-    `likely_key` (first the pinned one) while the responder works; who has another key is no less
-    welcome, where none is pinned, but costs that time again.
+    `pattern` and `prologue` are then those of `ahead.handshake`. Either multiplies by `likely_key`
+    (first the pinned one) while the other works; who has another key is no less welcome, where none
+    is pinned, but costs that time again.
 
     The handshake, up to the remote's header frame, has the fixed budget `Limits.handshake_timeout`
     from `now` on. Keep-alive and idle timeout begin as `Limits` has them; see `StreamClock`.
@@ -326,10 +326,10 @@ class SecretStream:
                 self._fail(error)
                 raise
             self._events.append(WorkLeft())
-        elif handshake is not None and self._is_initiator:
-            if self.likely_key is not None:
-                handshake.multiply_ahead(self.likely_key)
-        elif ahead is not None:
+            return self.take_events()
+        if handshake is not None and self.likely_key is not None:
+            handshake.multiply_ahead(self.likely_key)
+        if ahead is not None and (handshake is None or not self._is_initiator):
             self._ahead = None
             ahead.idle()
         return self.take_events()
