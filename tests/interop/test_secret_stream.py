@@ -25,7 +25,7 @@ NODE_SEED = bytes([0x11]) * 32
 OUR_SEED = bytes([0x22]) * 32
 NODE_KEY = KeyPair.from_seed(NODE_SEED).public_key
 OUR_KEY = KeyPair.from_seed(OUR_SEED).public_key
-BULK = 64 << 20
+BULK = 1 << 30
 CHUNK = 65536
 ROLES = ("covey-dials", "node-dials")
 

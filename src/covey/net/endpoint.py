@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Self
 
 from covey.address import Address, Protocol
@@ -31,6 +31,7 @@ from covey.net.pending import Pending
 from covey.net.stream_shell import StreamShell
 from covey.net.transports import Listener, Transport, default_transports
 from covey.net.waiters import Waiters
+from covey.net.who import Who
 from covey.peer_type import network_of
 
 logger = logging.getLogger("covey.net.endpoint")
@@ -42,7 +43,8 @@ class Endpoint:
     """Dials and accepts; owns its listeners and the handshakes under way.
 
     `close` closes the connections too that were made here, unless `owns_connections` is False:
-    then they belong to whoever got them. Without `key_pair` a new one is made.
+    then they belong to whoever got them. Without `key_pair` a new one is made; where it has to be
+    awaited, the first `dial` or `listen_on` does that.
 
     `on_connection` gets each accepted connection after its handshake, before its first message.
     `admit(host, port)` may refuse an accepted raw connection by returning the reason.
@@ -53,7 +55,7 @@ class Endpoint:
     def __init__(
         self,
         *,
-        key_pair: KeyPair | None = None,
+        key_pair: KeyPair | Awaitable[KeyPair] | None = None,
         limits: Limits | None = None,
         id: bytes | None = None,  # noqa: A002
         handshake: str = "noise",
@@ -64,8 +66,7 @@ class Endpoint:
         observer: AttemptObserver | None = None,
         owns_connections: bool = True,
     ) -> None:
-        key_pair = key_pair or KeyPair.generate()
-        self.identity = Identity(key_pair, os.urandom(32) if id is None else bytes(id))
+        self._who = Who(key_pair, os.urandom(32) if id is None else bytes(id))
         self._limits = limits or Limits()
         self._handshakes = dict(handshakes if handshakes is not None else default_handshakes())
         self._transports = dict(
@@ -92,7 +93,7 @@ class Endpoint:
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._connections)} connections"
         places = ", ".join(show(*place) for place in self.addresses) or "not listening"
-        return f"<Endpoint {self.key_pair.public_key.hex()[:8]} {places}, {state}>"
+        return f"<Endpoint {self._who} {places}, {state}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -102,8 +103,13 @@ class Endpoint:
 
     @property
     def key_pair(self) -> KeyPair:
-        """The key pair that this node proves."""
+        """The key pair that this node proves; `UsageError` while it is still awaited."""
         return self.identity.key_pair
+
+    @property
+    def identity(self) -> Identity:
+        """The key pair and the id; `UsageError` while the key pair is still awaited."""
+        return self._who.identity
 
     @property
     def addresses(self) -> list[HostPort]:
@@ -125,10 +131,11 @@ class Endpoint:
     ) -> HostPort:
         """Accept on `port` (0: any free one) of `host` (None: all interfaces, both families).
 
-        Returns the host and port that were bound. Raises `ConnectError` when that fails,
-        `UsageError` for a port or a transport that there is not.
+        Returns the host and port that were bound. Raises `ConnectError` when that fails or the
+        key pair cannot be had, `UsageError` for a port or a transport that there is not.
         """
         self._check_open()
+        await self._know_who()
         chosen = self._transports.get(transport)
         if chosen is None:
             known = ", ".join(sorted(self._transports))
@@ -161,6 +168,7 @@ class Endpoint:
         self._check_open()
         if isinstance(address, str):
             address = Address.parse(address)
+        await self._know_who()
         transport, handshake, where, step = self._route(address)
         host, port = transport.place(where)
         attempt = Attempt(
@@ -185,6 +193,11 @@ class Endpoint:
             if not pending.raw:
                 self._settle(pending, None)
 
+    async def _know_who(self) -> None:
+        if self._who.awaited:
+            await self._who.wait()
+            self._check_open()
+
     def check(self, address: Address) -> None:
         """Raise what `dial` would raise before it dials: `AddressError` or `SelfConnection`."""
         transport, _, where, _ = self._route(address)
@@ -204,6 +217,7 @@ class Endpoint:
     async def close(self) -> None:
         """Stop listening and end the handshakes under way. May be called again."""
         self._closed = True
+        self._who.close()
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             await listener.close()
