@@ -336,7 +336,7 @@ async def test_without_a_handler_the_connection_is_its_users_to_take_and_to_clos
         remote = (await theirs.seen("connection")).connection
         sending = asyncio.create_task(_flood(remote, 20_000_000))
         await until(lambda: connection.messages_read)
-        await asyncio.sleep(0.05)
+        await until(lambda: not remote.drained)
         assert not sending.done(), "who sends without end has to wait"
         assert flock.connections == (connection,)
         assert len(await _next(connection)) == 1000

@@ -24,6 +24,7 @@ from tests.net.mux_pipes import (
     recorded,
     settle,
 )
+from tests.waiting import until
 
 
 @contextmanager
@@ -361,8 +362,7 @@ async def test_a_peer_that_asks_and_never_reads_is_not_read_either() -> None:
     pipe.full = True
     async with asyncio.timeout(10):
         while mux._outflow._answers <= mux_intake.MOST * limits.write_backlog:
-            while told and told[-1] == "stream_pause":  # noqa: ASYNC110  until our patience is over
-                await asyncio.sleep(0.001)
+            await until(lambda: not told or told[-1] != "stream_pause")  # our patience is over
             pipe.receive(b"\1\0" + bytes(500))
     assert told.count("stream_pause") >= 2
     await asyncio.sleep(3 * mux_intake.PATIENCE)
