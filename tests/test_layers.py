@@ -31,7 +31,7 @@ BELOW: dict[str, set[str]] = {
 FACES = {"cli", "web", "metrics"}
 GROUND = {
     *("errors", "address", "peer_type", "legacy_address", "keys", "limits", "events"),
-    *("owned_tasks", "host_port"),
+    *("owned_tasks", "closing", "wall_clock", "host_port"),
 }
 PURE = (
     "covey.wire",

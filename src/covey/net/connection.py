@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Self
@@ -18,6 +17,7 @@ from covey.net.close_reason import CloseReason
 from covey.net.pipe import MessageConsumer
 from covey.net.stream_shell import StreamShell
 from covey.net.waiters import Eventually, Waiters
+from covey.wall_clock import wall_clock
 from covey.wire.session import Buffer, Opened
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Connection:
         self.remote_id = opened.remote_id
         self.handshake_hash = opened.handshake_hash
         self.remote_address = remote_address
-        self.opened_at = int(time.time() * 1000)
+        self.opened_at = wall_clock()
         self.messages_read = 0
         self.messages_written = 0
         self.close_reason: CloseReason | None = None
