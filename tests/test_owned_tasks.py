@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 import pytest
 
+from covey.errors import ClosedError
 from covey.owned_tasks import OwnedTasks
 
 logger = logging.getLogger("covey.tests")
@@ -74,3 +76,31 @@ async def test_a_task_may_end_its_owner_and_so_all_but_itself() -> None:
     async with asyncio.timeout(5):
         await tasks.spawn(tasks.end(), "the end")
     assert other.cancelled()
+
+
+async def test_tasks_that_are_spawned_while_others_end_are_ended_too() -> None:
+    tasks = OwnedTasks(logger)
+    late: list[asyncio.Task[None]] = []
+
+    async def spawner() -> None:
+        try:
+            await for_ever()
+        finally:
+            late.append(tasks.spawn(for_ever(), "late"))
+            with contextlib.suppress(asyncio.CancelledError):
+                await late[0]  # its end is no reason for ours to hang
+
+    tasks.spawn(spawner(), "first")
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await tasks.end()
+    assert late[0].cancelled()
+    assert len(tasks) == 0
+
+
+async def test_nothing_is_spawned_after_the_end() -> None:
+    tasks = OwnedTasks(logger)
+    await tasks.end()
+    with pytest.raises(ClosedError, match="too late: its owner has ended"):
+        tasks.spawn(for_ever(), "too late")
+    assert len(tasks) == 0
