@@ -30,7 +30,7 @@ def missing() -> str | None:
     """Why the Node programs cannot run here, or None when they can."""
     if shutil.which("node") is None:
         return "Node is not installed: the interop tests need node and npm (Node 20 or later)"
-    if not (PACKAGES / "protomux" / "package.json").exists():
+    if not all((PACKAGES / name / "package.json").exists() for name in ("protomux", "corestore")):
         return "the Node packages are not installed: run `make test`, or `make node-packages`"
     return None
 
@@ -45,13 +45,17 @@ class NodePeer:
 
     `arguments` go to the program as text, then `--timeout`, so that a program whose parent dies
     ends by itself after `lifetime` seconds (`None`: the program has no such option). `program` is
-    a file name in `tests/interop/node`, or an absolute path. `events` holds all events so far.
+    a file name in `tests/interop/node`, or an absolute path. With `stdin` the program can be told
+    lines. `events` holds all events so far.
     """
 
-    def __init__(self, program: str, *arguments: object, lifetime: float | None = 50) -> None:
+    def __init__(
+        self, program: str, *arguments: object, lifetime: float | None = 50, stdin: bool = False
+    ) -> None:
         self.program = program
         self.events: list[Event] = []
         self.stderr = ""
+        self._stdin = stdin
         self._arguments = [str(argument) for argument in arguments]
         if lifetime is not None:
             self._arguments += ["--timeout", f"{lifetime:g}"]
@@ -66,7 +70,7 @@ class NodePeer:
             "node",
             str(NODE / self.program),
             *self._arguments,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if self._stdin else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,
@@ -86,6 +90,9 @@ class NodePeer:
         assert self._process is not None
         await self._process.wait()
         await asyncio.gather(*self._readers)
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):  # it may have ended before it had read everything
+                await self._process.stdin.wait_closed()
 
     @property
     def pid(self) -> int:
@@ -109,7 +116,7 @@ class NodePeer:
                 return bytes.fromhex(event["publicKey"])
         raise AssertionError(self._report("no event with a public key yet"))
 
-    async def event(self, name: str, *, timeout: float = 20, **fields: object) -> Event:
+    async def event(self, name: str, /, *, timeout: float = 20, **fields: object) -> Event:
         """The oldest event not yet handed out that is called `name` and has these `fields`.
 
         Fails with everything that the program said when it ends, or `timeout` seconds pass,
@@ -130,6 +137,13 @@ class NodePeer:
         except TimeoutError:
             raise AssertionError(self._report(f"no event {wanted} in {timeout:g} s")) from None
         raise AssertionError(self._report(f"ended without event {wanted}"))
+
+    async def tell(self, line: str) -> None:
+        """Write one line to the program, which must have been started with `stdin`."""
+        assert self._process is not None
+        assert self._process.stdin is not None, f"{self.program} was started without stdin"
+        self._process.stdin.write(line.encode() + b"\n")
+        await self._process.stdin.drain()
 
     async def exit_code(self, *, timeout: float = 20) -> int:
         """Wait until the program ends by itself; its exit code."""
