@@ -375,7 +375,7 @@ def test_an_oversized_signature_is_invalid_before_it_is_read() -> None:
 def test_as_many_signers_as_there_may_be_fit_into_a_signature(version: int) -> None:
     manifest = Manifest(version=version, signers=SIGNERS[:1] * MAX_SIGNERS, allow_patch=True)
     authority = Authority(manifest.key, manifest)
-    parts = [Part(i, bytes(64), (1 << 52) + (1 << 40) * i - 1) for i in range(MAX_SIGNERS)]
+    parts = [Part(i, bytes(64), (1 << 51) + (1 << 40) * i - 1) for i in range(MAX_SIGNERS)]
     signature = authority.assemble(
         parts, length=1, get_node=lambda index: Node(index, (1 << 53) - 1, bytes(32))
     )
