@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from covey.address import Address, Protocol
+from covey.address import Address, Protocol, encode_key
 from covey.errors import AddressError
 from covey.keys import KeyPair
 from covey.limits import Limits
@@ -104,9 +104,14 @@ async def test_an_application_can_register_a_handshake() -> None:
     ):
         ours = await dialler.dial(Address.parse(f"net:{HOST}:{side.port}~own-noise"))
         await ours.send(b"hello")
-        assert await receive(await side.next()) == b"hello"
+        theirs = await side.next()
+        assert await receive(theirs) == b"hello"
         assert ours.handshake == "own-noise"
         assert own.made == 2
+        assert ours.attempt.proves_key
+        assert ours.attempt.keeps_alive
+        key = encode_key(dialler.key_pair.public_key)
+        assert str(theirs.address).endswith(f"~own-noise:{key}")
         with pytest.raises(AddressError):
             await dialler.dial(Address.parse(f"net:{HOST}:{side.port}~noise"))
 

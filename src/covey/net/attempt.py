@@ -16,8 +16,10 @@ class Attempt:
     """A raw connection on its way to become a `Connection`.
 
     `id` is unique in the process, `type` the kind of transport (`tcp`) and `transport` its name in
-    addresses (`net`), `host` and `port` what was dialled
-    or, for an accepted one, where it came from. `address` is None for accepted ones.
+    addresses (`net`), `host` and `port` what was dialled or, for an accepted one, where it came
+    from. `address` is None for accepted ones. `handshake` is a name of the registry, and what its
+    entry says: `proves_key`, whether the remote proves a key, and `keeps_alive`, whether its end
+    sends keep-alives, so that silence means something.
     """
 
     id: int
@@ -28,16 +30,15 @@ class Attempt:
     address: Address | None
     handshake: str
     transport: str = "net"
+    proves_key: bool = False
+    keeps_alive: bool = False
 
     def address_from(self, remote: HostPort, key: bytes | None) -> Address:
         """The address of who came in from `remote` and proved `key`, written as a dialled one."""
         host, port = remote
-        if port:
-            known = key if self.handshake == "noise" else None
-            return Address.net(host, port, self.handshake, known, transport=self.transport)
-        proof = (encode_key(key),) if key is not None and self.handshake == "noise" else ()
-        steps = Step(self.transport, (host,)), Step(self.handshake, proof)
-        return Address.of([steps])
+        place = (*host.split(":"), str(port)) if port else (host,)
+        proof = (encode_key(key),) if key is not None and self.proves_key else ()
+        return Address.of([(Step(self.transport, place), Step(self.handshake, proof))])
 
 
 class AttemptObserver(Protocol):

@@ -171,16 +171,7 @@ class Endpoint:
         await self._know_who()
         transport, handshake, where, step = self._route(address)
         host, port = transport.place(where)
-        attempt = Attempt(
-            next(_attempt_ids),
-            transport.type,
-            True,
-            host,
-            port,
-            address,
-            handshake.name,
-            transport.name,
-        )
+        attempt = _attempt(transport, handshake, (host, port), address)
         pending = self._pending(
             attempt, handshake, observer or self._observer, self._likely_keys.dialled(host, port)
         )
@@ -246,16 +237,7 @@ class Endpoint:
             return None
         self._make_room(host)
         handshake = self._accepting_handshake
-        attempt = Attempt(
-            next(_attempt_ids),
-            transport.type,
-            False,
-            host,
-            port,
-            None,
-            handshake.name,
-            transport.name,
-        )
+        attempt = _attempt(transport, handshake, (host, port), None)
         likely_key = self._likely_keys.calling(host)
         pending = self._pending(attempt, handshake, self._observer, likely_key)
         shell = pending.make_shell(remote)
@@ -344,3 +326,20 @@ class Endpoint:
 
     def _closed_error(self) -> ClosedError:
         return ClosedError("this endpoint is closed")
+
+
+def _attempt(
+    transport: Transport, handshake: Handshake, place: HostPort, address: Address | None
+) -> Attempt:
+    """A dial of `address`, or what came in from `place` when there is none."""
+    return Attempt(
+        next(_attempt_ids),
+        transport.type,
+        address is not None,
+        *place,
+        address,
+        handshake.name,
+        transport.name,
+        proves_key=handshake.proves_key,
+        keeps_alive=handshake.keeps_alive,
+    )

@@ -43,6 +43,10 @@ class Handshake(Protocol):
         """Whether messages keep their boundaries, so that a muxer can run on top."""
 
     @property
+    def proves_key(self) -> bool:
+        """Whether the remote proves a public key."""
+
+    @property
     def keeps_alive(self) -> bool:
         """Whether its sessions are `WatchedSession`s."""
 
@@ -74,6 +78,7 @@ class NoiseHandshake:
     __slots__ = ("_random_bytes", "_spares")
     name = "noise"
     multiplexed = True
+    proves_key = True
     keeps_alive = True
 
     def __init__(self, *, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
@@ -134,6 +139,7 @@ class PlainHandshake:
     __slots__ = ()
     name = "plain"
     multiplexed = False
+    proves_key = False
     keeps_alive = False
 
     def check(self, step: address.Protocol, identity: Identity) -> bool:  # noqa: ARG002
@@ -164,6 +170,7 @@ class RawHandshake:
 
     name = "raw"
     multiplexed = False
+    proves_key = False
     keeps_alive = False
 
     def check(self, step: address.Protocol, identity: Identity) -> bool:  # noqa: ARG002
