@@ -16,8 +16,8 @@ from covey.wire.encoding import Reader, encode_uint, fixed64, uint
 from covey.wire.session import Buffer
 
 SIGNATURE_SIZE = 64
-MAX_SIGNATURE = 1 << 20
-"""Bytes of the signature of one head: 1,024 signers with a patch take a tenth of that."""
+MAX_SIGNATURE = 1 << 22
+"""Bytes of the signature of one head: 1,024 signers with a patch each fit, whatever its nodes."""
 
 _PROOF_SIZE = 1 + SIGNATURE_SIZE + 1
 _NODE_SIZE = 2 + HASH_SIZE
