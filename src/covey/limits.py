@@ -109,6 +109,14 @@ class Limits:
     max_dns_sources: int = 1024
     """Addresses whose DNS questions are counted, and own tokens remembered."""
 
+    # Signed logs
+    claims_ahead: int = 1 << 21
+    """Blocks past the longest known length of which a remote's claims are kept; more can be asked
+    for when that length has grown."""
+    max_claims: int = 4096
+    """Pieces kept of what one remote claims of one log, some 700 bytes each; a piece is a run of
+    blocks or 4,096 blocks with holes, and those farthest from the newest claim are forgotten."""
+
     # Events
     event_backlog: int = 1024
     """Events kept for a subscriber that is slow; what does not fit is counted in `Lagged`."""

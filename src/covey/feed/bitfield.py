@@ -43,6 +43,11 @@ class BitPages:
         """What this takes in memory: mixed pages (some 700 bytes each) and runs of full pages."""
         return len(self._mixed) + len(self._full)
 
+    @property
+    def end(self) -> int:
+        """A position from which on every bit is clear: the end of the last page with a set one."""
+        return self._some[-1][1] << _PAGE_SHIFT if self._some else 0
+
     def get(self, position: int) -> bool:
         """Whether the bit at `position` is set."""
         page = position >> _PAGE_SHIFT
@@ -214,11 +219,12 @@ class BitPages:
             self._some.remove(first, last)
 
     def _mixed_in(self, first: int, last: int) -> list[int]:
-        """The mixed pages from `first` to before `last`, by whichever way is the shorter."""
-        mixed = self._mixed
-        if last - first < len(mixed):
-            return [page for page in range(first, last) if page in mixed]
-        return [page for page in mixed if first <= page < last]
+        """The mixed pages from `first` to before `last`; passes over no others."""
+        pages: list[int] = []
+        for low, high in self._some.present(first, last):
+            for start, end in self._full.missing(low, high):
+                pages.extend(range(start, end))
+        return pages
 
 
 class Bitfield(BitPages):

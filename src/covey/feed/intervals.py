@@ -79,12 +79,13 @@ class Intervals:
     def present(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
         """The ranges between `start` and `end`, cut to them, from low to high."""
         bounds = self._bounds
-        place = bisect_right(bounds, start) & ~1
-        while place < len(bounds) and (end is None or bounds[place] < end):
-            low, high = bounds[place], bounds[place + 1]
-            low = max(low, start)
-            yield low, high if end is None else min(high, end)
-            place += 2
+        for place in range(bisect_right(bounds, start) & ~1, len(bounds), 2):
+            low, high = max(bounds[place], start), bounds[place + 1]
+            if end is not None:
+                high = min(high, end)
+            if low >= high:
+                return
+            yield low, high
 
     def missing(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The gaps between `start` and `end`, cut to them, from low to high."""
