@@ -125,3 +125,21 @@ def test_a_command_error_ends_with_its_hint_and_code() -> None:
 def test_the_hint_of_a_cause_is_told() -> None:
     body = f"raise CommandError('cannot listen') from OSError({errno.EADDRINUSE}, 'in use')"
     assert "choose another --port" in run_work(body)[1]
+
+
+FAILING_TELLER = """
+from covey.cli.runtime import end_tasks, start_telling
+async def tell():
+    raise TypeError("no such line")
+teller = start_telling(tell(), "covey.test.tell")
+await asyncio.sleep(0)
+await end_tasks(teller)
+"""
+
+
+def test_a_teller_that_fails_is_told_once() -> None:
+    code, said = run_work(FAILING_TELLER)
+    assert code == 0
+    (line,) = said.splitlines()
+    assert "covey: this should not happen: covey.test.tell ended" in line
+    assert "TypeError: no such line" in line

@@ -15,7 +15,7 @@ from covey.cli.flock_options import FlockOptions, flock_options, open_flock, tak
 from covey.cli.narrator import narrate, tell_staging
 from covey.cli.output import Output
 from covey.cli.progress import ticks
-from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run
+from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run, start_telling
 from covey.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def hello(options: FlockOptions, output: Output, timeout: float) -> Exit:
                 narrate(flock.listen(), output, who=name),
                 tell_staging(flock.staging.listen(), output, who=name),
             )
-            telling += [asyncio.create_task(teller, name="covey.hello.tell") for teller in tellers]
+            telling += [start_telling(teller, "covey.hello.tell") for teller in tellers]
             flocks.append(opened)
         for opened in flocks:
             await opened.join(topic)
@@ -149,4 +149,4 @@ async def _greet(name: str, connection: Connection, output: Output) -> None:
 
 async def _finish(tasks: list[asyncio.Task[None]]) -> None:
     """Everything is closed: the narrators read what is left and end."""
-    await asyncio.gather(*tasks)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -21,7 +21,7 @@ from covey.cli.flock_options import (
 from covey.cli.narrator import narrate, tell_staging
 from covey.cli.output import Output, bytes_text, key_text
 from covey.cli.progress import ticks
-from covey.cli.runtime import Exit, common_options, end_tasks, run
+from covey.cli.runtime import Exit, common_options, end_tasks, run, start_telling
 from covey.host_port import show
 
 if TYPE_CHECKING:
@@ -87,18 +87,13 @@ async def watch(
     """Join and show what happens until `duration` is over; see `command`."""
     async with open_flock(options, _stay) as opened:
         flock = opened.flock
-        showing = [
-            asyncio.create_task(work, name="covey.join.show")
-            for work in _shows(flock, topic, output)
-        ]
+        showing = [start_telling(work, "covey.join.show") for work in _shows(flock, topic, output)]
         try:
             joined = await opened.join(topic, announce=announce)
             host, port = flock.address or ("", 0)
             text = f"joined {topic!r} at port {port}; looking for others"
             output.event("joined", "" if output.live else text, topic=topic, host=host, port=port)
-            showing.append(
-                asyncio.create_task(report_discovery(joined, output), name="covey.join.round")
-            )
+            showing.append(start_telling(report_discovery(joined, output), "covey.join.round"))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(duration):
                     await asyncio.get_running_loop().create_future()

@@ -77,8 +77,11 @@ class Output:
         """Whether it is a terminal for people, where lines can be redrawn."""
         return not self.as_json and self.stream.isatty()
 
-    def event(self, type_: str, text: str = "", **fields: object) -> None:
-        """One thing that happened: `text` for people, `type_` and `fields` for programs."""
+    def event(self, type_: str, text: str = "", /, **fields: object) -> None:
+        """One thing that happened: `text` for people, `type_` and `fields` for programs.
+
+        The two are positional only: a field may be called `text`, or anything else.
+        """
         if self.as_json:
             record = {"type": type_, "seconds": round(self.elapsed, 6), **plain(fields)}
             self._line(json.dumps(record, separators=(",", ":")))

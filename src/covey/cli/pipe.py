@@ -21,7 +21,7 @@ from covey.cli.flock_options import (
 )
 from covey.cli.narrator import Brief, narrate, tell_staging
 from covey.cli.output import Output, bytes_text
-from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run
+from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run, start_telling
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -108,7 +108,7 @@ async def pipe(
     async with open_flock(options, runner.handle) as opened:
         flock = opened.flock
         tellers = [
-            asyncio.create_task(work, name=f"covey.pipe.{name}")
+            start_telling(work, f"covey.pipe.{name}")
             for name, work in (
                 ("narrate", narrate(flock.listen(), output, brief=brief)),
                 ("stage", tell_staging(flock.staging.listen(), output, brief=True)),
@@ -119,9 +119,7 @@ async def pipe(
             joined = await opened.join(secret.discovery_name)
             host, port = flock.address or ("", 0)
             output.event("waiting", f"{_search(options)} … (port {port})", host=host, port=port)
-            tellers.append(
-                asyncio.create_task(report_discovery(joined, output), name="covey.pipe.round")
-            )
+            tellers.append(start_telling(report_discovery(joined, output), "covey.pipe.round"))
             await _run(runner, brief, timeout, reconnect)
         finally:
             await end_tasks(*tellers)

@@ -18,6 +18,8 @@ import click
 from covey.cli.output import Output, printable
 from covey.errors import CoveyError
 
+logger = logging.getLogger("covey.cli")
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -112,6 +114,21 @@ async def _until_terminated(work: Callable[[], Coroutine[Any, Any, Exit]]) -> Ex
         if terminated:
             return Exit.TERMINATED
         raise
+
+
+def start_telling(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """A task that only tells what goes on; a fault that ends it is reported, not left to its owner.
+
+    Whoever ends it need not look at how it ended.
+    """
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_report_fault)
+    return task
+
+
+def _report_fault(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("%s ended", task.get_name(), exc_info=error)
 
 
 async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
