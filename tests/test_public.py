@@ -126,6 +126,10 @@ PUBLIC: dict[str, str] = {
         PairTimedOut PeerHeard PlainSession Protomux Reader SecretStream Session SessionEvent
         TimedOut TopicPipe TopicSecret decode encode
     """,
+    "covey.feed": """
+        Authority BlockCipher Manifest Node Part Prologue Signer check_manifest default_manifest
+        manifest_codec signable_length
+    """,
     "covey.net": """
         Attempt AttemptObserver Channel CloseReason Connection Endpoint Handshake Identity Listener
         Message MessageConsumer MessagePipe Muxer NoiseHandshake PlainHandshake StreamShell
