@@ -20,6 +20,7 @@ from covey.flock.events import (
 from covey.flock.flock import Flock
 from covey.flock.policy import Cause, Reason
 from covey.keys import KeyPair
+from covey.limits import Limits
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 from tests.flock.support import (
@@ -154,7 +155,10 @@ async def test_an_accepted_connection_waits_no_longer_than_the_own_dial() -> Non
     clock = HandClock()
     async with (
         mute_listener() as mute,
-        quiet_flock(key_pair=large, clock=clock, handshake_timeout=60) as (flock, events),
+        quiet_flock(key_pair=large, clock=clock, limits=Limits(handshake_timeout=60)) as (
+            flock,
+            events,
+        ),
         quiet_flock(key_pair=small) as (there, theirs),
     ):
         flock.add_peer("x", mute)
@@ -176,7 +180,10 @@ async def test_what_a_waiting_connection_brought_is_not_lost_when_the_remote_end
 
     async with (
         mute_listener() as mute,
-        quiet_flock(key_pair=large, clock=HandClock(), handshake_timeout=60) as (flock, events),
+        quiet_flock(key_pair=large, clock=HandClock(), limits=Limits(handshake_timeout=60)) as (
+            flock,
+            events,
+        ),
         quiet_flock(key_pair=small, handler=speak, clock=HandClock()) as (there, _),
     ):
         flock.add_peer("x", mute)

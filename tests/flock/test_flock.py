@@ -487,7 +487,9 @@ async def test_a_stream_hook_that_hangs_is_a_handshake_timeout() -> None:
     clock = HandClock()
     async with (
         quiet_flock() as (there, _),
-        quiet_flock(stream=hang, handshake="noise", handshake_timeout=0.05, clock=clock) as (
+        quiet_flock(
+            stream=hang, handshake="noise", limits=Limits(handshake_timeout=0.05), clock=clock
+        ) as (
             flock,
             events,
         ),

@@ -89,7 +89,10 @@ async def test_bytes_in_the_segment_of_the_id_belong_to_the_application() -> Non
 
 
 async def test_a_stranger_that_says_nothing_times_out() -> None:
-    async with plain_flock(handshake_timeout=0.05) as (flock, events, port), stranger(port):
+    async with (
+        plain_flock(limits=Limits(handshake_timeout=0.05)) as (flock, events, port),
+        stranger(port),
+    ):
         await events.seen("handshaking")
         assert (flock.connecting, flock.connected) == (1, 0)
         await events.seen("connection-closed")

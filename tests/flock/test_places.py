@@ -63,9 +63,6 @@ async def test_what_is_no_place_is_refused_with_what_is_expected(
         ({"id": bytes(65), "handshake": "plain"}, UsageError, "1 to 64 bytes"),
         ({"id": 5}, TypeError, "an id is bytes"),
         ({"id": "x"}, TypeError, "an id is bytes"),
-        ({"connect_timeout": 0}, UsageError, "connect_timeout"),
-        ({"connect_timeout": -1.0}, UsageError, "connect_timeout"),
-        ({"handshake_timeout": -1.0}, UsageError, "handshake_timeout"),
     ],
 )
 async def test_options_that_cannot_work_are_refused_at_once(

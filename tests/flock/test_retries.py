@@ -11,6 +11,7 @@ from covey.flock import policy
 from covey.flock.candidates import State
 from covey.flock.events import ConnectFailed, Connecting, PeerRejected
 from covey.flock.policy import Reason
+from covey.limits import Limits
 from tests.flock.support import (
     HOST,
     HandClock,
@@ -58,7 +59,7 @@ async def test_a_mute_listener_is_a_failed_attempt() -> None:
     clock = HandClock()
     async with (
         mute_listener() as port,
-        quiet_flock(clock=clock, handshake_timeout=0.05) as (
+        quiet_flock(clock=clock, limits=Limits(handshake_timeout=0.05)) as (
             flock,
             events,
         ),

@@ -257,7 +257,7 @@ async def test_a_wrong_key_and_a_mute_peer_have_their_advice() -> None:
     async with (
         mute_listener() as mute,
         quiet_flock() as (there, _),
-        quiet_flock(clock=clock, handshake_timeout=0.05) as (flock, _),
+        quiet_flock(clock=clock, limits=Limits(handshake_timeout=0.05)) as (flock, _),
     ):
         host, port = await there.listen_on()
         wrong = Address.net(host, port, "noise", KeyPair.from_seed(b"\x09" * 32).public_key)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 from covey.address import Address
 from covey.conn.hub import Hub
@@ -60,8 +59,6 @@ class Door:
         id: bytes,  # noqa: A002 - the original's option
         handshake: str,
         limits: Limits,
-        connect_timeout: float,
-        handshake_timeout: float,
         host: str | None,
         publish: Callable[[FlockEvent], object],
     ) -> None:
@@ -69,7 +66,7 @@ class Door:
         self.incoming = IncomingWatch(publish)
         self._publish = publish
         self._host = host
-        self._timeout = connect_timeout + handshake_timeout
+        self._timeout = limits.connect_timeout + limits.handshake_timeout
         self._asked: str | None = None
         self._listening: asyncio.Task[tuple[str, int]] | None = None
         self._endpoint: Endpoint | None = None
@@ -78,9 +75,7 @@ class Door:
             pair = key_pair or KeyPair.generate()
             self._endpoint = Endpoint(
                 key_pair=pair,
-                limits=replace(
-                    limits, handshake_timeout=handshake_timeout, connect_timeout=connect_timeout
-                ),
+                limits=limits,
                 id=id,
                 handshake=handshake,
                 handshakes={**default_handshakes(), "raw": RawHandshake()},
@@ -89,7 +84,7 @@ class Door:
                 observer=self.incoming,
                 owns_connections=False,
             )
-            dialler = _Dialler(self._endpoint, connect_timeout)
+            dialler = _Dialler(self._endpoint, limits.connect_timeout)
             hub = Hub(key_pair=pair, limits=limits, dialler=dialler)
         self.hub = hub
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from covey.address import Address
 from covey.conn.hub import Hub
@@ -47,6 +47,11 @@ from covey.owned_tasks import OwnedTasks
 
 logger = logging.getLogger("covey.flock")
 
+DEFAULT_LIMITS: Final = Limits(
+    connect_timeout=policy.CONNECTION_TIMEOUT, handshake_timeout=policy.HANDSHAKE_TIMEOUT
+)
+"""What bounds a flock that is given no `Limits`: the original's times, else the defaults."""
+
 
 class Flock:
     """Peers by topic: discovered, staged, dialled, one connection each, retried when lost.
@@ -64,7 +69,8 @@ class Flock:
     `stream` and `connect`: see `hooks`; with them the handshake is `raw` unless one is named.
     `whitelist` holds addresses, networks in CIDR form and host names, for both directions.
     `max_connections` (0: only `Limits`) counts both directions. `hash` makes topics of names
-    (False: the name itself). `discovery` False asks nobody: peers come by `add_peer`. `host` is
+    (False: the name itself). `limits` None means the original's times: 3 s to connect, 5 s to shake
+    hands. `discovery` False asks nobody: peers come by `add_peer`. `host` is
     where to listen (None: everywhere). No private addresses are taken from `public_sources`.
 
     After `close` every method but `close` raises `ClosedError`; properties stay readable.
@@ -88,20 +94,13 @@ class Flock:
         host: str | None = None,
         stream: StreamHook | None = None,
         connect: ConnectHook | None = None,
-        connect_timeout: float = policy.CONNECTION_TIMEOUT,
-        handshake_timeout: float = policy.HANDSHAKE_TIMEOUT,
         public_sources: Collection[str] = (),
         clock: Clock | None = None,
     ) -> None:
-        hooks = Hooks(handler, stream, connect, handshake_timeout)
-        limits = limits or Limits()
+        limits = limits or DEFAULT_LIMITS
+        hooks = Hooks(handler, stream, connect, limits.handshake_timeout)
         handshake = handshake or ("raw" if stream is not None else "noise")
-        check_options(
-            id=id,
-            handshake=handshake,
-            max_connections=max_connections,
-            connect_timeout=connect_timeout,
-        )
+        check_options(id=id, handshake=handshake, max_connections=max_connections)
         self.id = os.urandom(32) if id is None else bytes(id)
         self._hash = hash
         self._topics: dict[bytes, Topic] = {}
@@ -113,8 +112,6 @@ class Flock:
             id=self.id,
             handshake=handshake,
             limits=limits,
-            connect_timeout=connect_timeout,
-            handshake_timeout=handshake_timeout,
             host=host,
             publish=self._publish,
         )

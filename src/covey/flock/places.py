@@ -45,15 +45,12 @@ def check_options(
     id: bytes | None,  # noqa: A002 - the original's option
     handshake: str,
     max_connections: int,
-    connect_timeout: float,
 ) -> None:
     """Refuse what no flock can work with: `UsageError`, `TypeError` for another type."""
     if not _is_number(max_connections):
         raise TypeError(f"max_connections is a number, not {type(max_connections).__name__}")
     if max_connections < 0:
         raise UsageError(f"max_connections is a number from 0 (no limit) on, not {max_connections}")
-    if not connect_timeout > 0:
-        raise UsageError(f"connect_timeout is in seconds, more than 0, not {connect_timeout!r}")
     if id is None:
         return
     if not isinstance(id, (bytes, bytearray, memoryview)):
