@@ -24,6 +24,7 @@ from covey.limits import Limits
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 from covey.net.endpoint import Endpoint
+from covey.wire.encoding import string
 from tests.net.endpoints import (
     HOST,
     Observed,
@@ -56,6 +57,16 @@ async def test_a_dial_becomes_a_connection_on_both_sides() -> None:
             assert theirs.attempt.address is None
             assert theirs.attempt.host == HOST
             assert dialler.connections == [ours]
+
+
+async def test_a_dial_without_an_observer_is_not_told_to_that_of_accepted_connections() -> None:
+    async with listening() as far, listening() as side:
+        await side.endpoint.dial(far.address())
+        wrong = Address.net(HOST, far.port, "noise", KeyPair.generate().public_key)
+        with pytest.raises(HandshakeError):
+            await side.endpoint.dial(wrong)
+        assert side.observed.begun == []
+        assert side.observed.failed == []
 
 
 @pytest.mark.parametrize(
@@ -101,7 +112,7 @@ async def test_a_remote_that_turns_out_to_be_ourselves_is_noticed_on_both_sides(
 ) -> None:
     async with listening(handshake=handshake) as side:
         with pytest.raises(SelfConnection):
-            await side.endpoint.dial(side.address(handshake=handshake))
+            await side.endpoint.dial(side.address(handshake=handshake), observer=side.observed)
         await side.observed.until(lambda seen: len(seen.failed) == 2)
         assert {type(error) for _, error in side.observed.failed} <= {
             SelfConnection,
@@ -191,7 +202,8 @@ async def test_closing_ends_dials_and_handshakes_under_way() -> None:
     async with listening() as side:
         raw = await raw_socket(side.port)
         await side.observed.until(lambda seen: bool(seen.begun))
-        dial = asyncio.create_task(side.endpoint.dial(Address.net(HOST, port)))
+        address = Address.net(HOST, port)
+        dial = asyncio.create_task(side.endpoint.dial(address, observer=side.observed))
         await side.observed.until(lambda seen: len(seen.begun) == 2)
         await until(lambda: bool(held))
         await side.endpoint.close()
@@ -503,3 +515,52 @@ async def test_random_plain_ids_differ() -> None:
 async def test_an_unknown_default_handshake_is_an_address_error() -> None:
     with pytest.raises(AddressError):
         Endpoint(key_pair=KeyPair.generate(), handshake="tls")
+
+
+def is_free(port: int) -> bool:
+    """Whether the port can be bound, which it can once nobody listens there."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_close_whose_caller_is_cancelled_still_frees_every_port(steps: int) -> None:
+    with nothing_left():
+        endpoint = Endpoint()
+        ports = [(await endpoint.listen_on(HOST))[1] for _ in range(2)]
+        caller = asyncio.create_task(endpoint.close())
+        await turns(steps)
+        caller.cancel()
+        with suppress(asyncio.CancelledError):
+            await caller
+        async with asyncio.timeout(10):
+            await endpoint.close()
+            await endpoint.close()
+        assert all(is_free(port) for port in ports)
+        assert endpoint.addresses == []
+
+
+async def test_a_channel_handler_may_close_its_endpoint_and_goes_on() -> None:
+    went_on = asyncio.Event()
+
+    def serve(connection: Connection) -> None:
+        async def leave(_: str) -> None:
+            await side.endpoint.close()
+            went_on.set()
+
+        channel = connection.mux.create_channel("leaving")
+        channel.add_message(string, leave)
+        channel.open()
+
+    async with listening(on_connection=serve) as side, dialling() as dialler:
+        channel = (await dialler.dial(side.address())).mux.create_channel("leaving")
+        message = channel.add_message(string)
+        channel.open()
+        message.send("now")
+        async with asyncio.timeout(10):
+            await went_on.wait()

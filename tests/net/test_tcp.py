@@ -266,6 +266,17 @@ async def test_a_failing_accept_hook_ends_only_that_connection(
     await listener.close()
 
 
+async def test_a_listener_whose_close_is_cancelled_listens_no_more() -> None:
+    listener = await tcp.TcpTransport().listen(HOST, 0, lambda _: None)
+    caller = asyncio.create_task(listener.close())
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    with socket.socket() as caller_of_nobody, pytest.raises(ConnectionRefusedError):
+        caller_of_nobody.connect(listener.address)
+
+
 async def test_closing_a_listener_leaves_nothing() -> None:
     with nothing_left():
         async with listening(host=None) as side:

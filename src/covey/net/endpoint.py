@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Self
 
 from covey.address import Address, Protocol
+from covey.closing import Closing
 from covey.errors import (
     AddressError,
     ClosedError,
@@ -48,8 +49,8 @@ class Endpoint:
 
     `on_connection` gets each accepted connection after its handshake, before its first message.
     `admit(host, port)` may refuse an accepted raw connection by returning the reason.
-    `observer` is told of the handshakes of accepted connections, and of dials that bring none of
-    their own. `id` is what the `plain` handshake claims; random when not given.
+    `observer` is told of the handshakes of accepted connections; a dial brings its own. `id` is
+    what the `plain` handshake claims; random when not given.
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class Endpoint:
         self._settled = Waiters()
         self._frames = PartialFrames(self._limits.partial_frames)
         self._closed = False
+        self._closing = Closing()
+        self._ending: list[Connection] = []  # closed by our close, which waits for them
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._connections)} connections"
@@ -172,9 +175,8 @@ class Endpoint:
         transport, handshake, where, step = self._route(address)
         host, port = transport.place(where)
         attempt = _attempt(transport, handshake, (host, port), address)
-        pending = self._pending(
-            attempt, handshake, observer or self._observer, self._likely_keys.dialled(host, port)
-        )
+        likely_key = self._likely_keys.dialled(host, port)
+        pending = self._pending(attempt, handshake, observer, likely_key)
         self._dials.add(pending)
         try:
             return await pending.dial(
@@ -206,9 +208,17 @@ class Endpoint:
         return transport, handshake, chosen.transport, step
 
     async def close(self) -> None:
-        """Stop listening and end the handshakes under way. May be called again."""
+        """Stop listening and end the handshakes under way. May be called again.
+
+        It goes on when its caller is cancelled.
+        """
         self._closed = True
         self._who.close()
+        await self._closing.run(self._close, "covey endpoint close")
+        for connection in self._ending:  # here: a channel's handler that closes waits for no other
+            await connection.wait_closed()
+
+    async def _close(self) -> None:
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             await listener.close()
@@ -216,11 +226,9 @@ class Endpoint:
         for pending in (*self._dials, *self._accepted):
             pending.abort(error)
         if self._owns_connections:
-            connections = self.connections
-            for connection in connections:
+            self._ending = self.connections
+            for connection in self._ending:
                 connection.start_close(CloseReason.SHUTDOWN)
-            for connection in connections:
-                await connection.wait_closed()
         while self._dials or self._accepted or self._leaving:
             await self._settled.wait()
 

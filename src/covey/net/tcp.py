@@ -128,8 +128,10 @@ class TcpListener:
             return
         with suppress(NotImplementedError):  # asyncio drops, unclosed, what comes as it closes
             asyncio.get_running_loop().remove_reader(self._socket)
-        await _settle()
-        self._server.close()
+        try:
+            await _settle()
+        finally:  # also for a caller that is cancelled: nobody accepts there any more
+            self._server.close()
         await _settle()
 
 
