@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.errors import ProtocolError
-from covey.feed.availability import MAX_BITFIELD_WORDS, Availability
+from covey.feed.availability import Availability
 from covey.feed.bitfield import PAGE_BITS, Bitfield
+from covey.feed.messages import MAX_BITFIELD_WORDS
 from covey.limits import Limits
 
 LAST = (1 << 53) - 1

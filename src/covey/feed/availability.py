@@ -11,11 +11,9 @@ from collections.abc import Iterator
 
 from covey.errors import ProtocolError
 from covey.feed.bitfield import PAGE_BITS, WORD_BITS, BitPages
+from covey.feed.messages import MAX_BITFIELD_WORDS
 from covey.limits import Limits
 from covey.wire.session import Buffer
-
-MAX_BITFIELD_WORDS = 1 << 16
-"""Words of 32 bits in one bitfield message: 2^21 blocks, where the reference splits."""
 
 
 class Claims(BitPages):
