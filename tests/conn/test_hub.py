@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -429,8 +430,8 @@ async def test_one_ipv6_network_counts_as_one_host() -> None:
     play = Play(limits=Limits(max_per_ip=2))
     links = [incoming(number, host=f"2001:db8:1:2::{number}") for number in (1, 2, 3)]
     assert [play.hub.accept(link) for link in links] == [True, True, False]
-    assert play.hub._admit("2001:db8:1:2:ffff::9", 5) == "max_per_ip"
-    assert play.hub._admit("2001:db8:1:3::9", 5) is None
+    assert play.hub.admit("2001:db8:1:2:ffff::9", 5) == "max_per_ip"
+    assert play.hub.admit("2001:db8:1:3::9", 5) is None
     assert "2001:db8:1:2::/64" in str(links[2].close_error)
     for link in links:
         link.end()
@@ -441,7 +442,7 @@ async def test_one_ipv6_network_counts_as_one_host() -> None:
 async def test_one_ipv6_network_has_one_story_of_who_was_not_let_in() -> None:
     play = Play(limits=Limits(max_per_ip=0))
     for number in range(1, 500):
-        assert play.hub._admit(f"2001:db8:1:2::{number:x}", 5) == "max_per_ip"
+        assert play.hub.admit(f"2001:db8:1:2::{number:x}", 5) == "max_per_ip"
     assert len(play.hub.history) == 1
     await play.hub.close()
 
@@ -522,6 +523,53 @@ async def test_row_6_whatever_the_dialler_raises_is_a_failed_dial(error: Excepti
     assert play.events[-1].details is error
     assert play.hub.entries() == ()
     await play.hub.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"), [(KeyError("x"), 1), (ConnectError("no"), 0), (OSError("no"), 0)]
+)
+async def test_a_bug_in_a_dialler_is_logged_with_its_traceback(
+    error: Exception, logged: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    play = Play(dialler=_Broken(error))
+    await play.failing(play.hub.connect(peer(1)))
+    await play.hub.close()
+    told = [record.exc_info for record in caplog.records if record.levelname == "ERROR"]
+    assert [info[1] for info in told if info] == [error] * logged
+
+
+async def test_a_link_whose_abort_breaks_leaves_no_caller_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(error: Exception) -> None:
+        raise LookupError("abort")
+
+    play = Play()
+    call = await play.start(peer(1))
+    play.dialler.take()[1].set_result(SimpleNamespace(abort=broken, closed=False))
+    async with asyncio.timeout(5):
+        await play.failing(call)
+    await play.hub.close()
+    assert "abort" in caplog.text
+
+
+async def test_a_bug_in_a_closing_is_logged_with_its_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    play = Play()
+    call = await play.start(peer(1))
+    link = play.dialler.succeed()
+    await call
+
+    async def broken(reason: object = None) -> None:
+        link.end()
+        raise LookupError("a bug")
+
+    link.close = broken
+    assert await play.hub.disconnect(peer(1)) is True
+    assert play.hub.entries() == ()
+    await play.hub.close()
+    assert "LookupError: a bug" in caplog.text
 
 
 async def test_row_6_a_dialler_that_cancels_itself_is_a_failed_dial() -> None:
@@ -747,9 +795,9 @@ async def test_row_16_incoming_sessions_are_bounded(limits: Limits, reason: str)
     assert isinstance(links[2].close_error, Refused)
     assert links[2].close_error.reason == reason
     assert reason in str(play.hub.explain(links[2].address))
-    assert play.hub._admit("10.9.9.9", 5) == reason
+    assert play.hub.admit("10.9.9.9", 5) == reason
     links[0].end()
-    assert play.hub._admit("10.9.9.9", 5) is None
+    assert play.hub.admit("10.9.9.9", 5) is None
     assert play.hub.accept(incoming(9, port=50_009)) is True
     await play.hub.close()
     assert play.hub._machine.sessions._incoming_by_network == {}
@@ -1048,6 +1096,23 @@ async def test_a_hub_with_its_own_dialler_does_not_listen() -> None:
         assert (hub.addresses, hub.public_key) == ((), None)
         with pytest.raises(UsageError):
             await hub.listen_on()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"id": b"x"},
+        {"handshake": "plain"},
+        {"handshakes": {}},
+        {"transports": {}},
+        {"admit": lambda *_: None},
+        {"observer": object()},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_only_an_endpoint_uses_is_refused_beside_a_dialler(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=rf"{next(iter(options))} .*dialler"):
+        Hub(dialler=ScriptedDialler(), **options)
 
 
 async def test_failures_of_connecting_carry_the_error_and_key() -> None:

@@ -501,7 +501,9 @@ async def test_a_stream_hook_that_hangs_is_a_handshake_timeout() -> None:
         assert clock.planned == [1.0]
 
 
-async def test_a_stream_hook_that_fails_is_a_failed_attempt() -> None:
+async def test_a_stream_hook_that_fails_is_told_and_a_failed_attempt(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def fail(connection: Connection, info: ConnectionInfo) -> None:
         raise ValueError("not one of us")
 
@@ -513,6 +515,8 @@ async def test_a_stream_hook_that_fails_is_a_failed_attempt() -> None:
         flock.add_peer("x", await there.listen_on())
         closed = await events.seen("connection-closed")
         assert "not one of us" in str(closed.error)
+        assert [str(event.error) for event in events.of(HandlerFailed)] == ["not one of us"]
+        assert "ValueError: not one of us" in caplog.text
         assert clock.planned == [1.0]
         assert "connection" not in events.types
 

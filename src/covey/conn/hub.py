@@ -40,11 +40,13 @@ CLOSED = "This ConnHub instance is closed, create a new one."
 class Hub:
     """Connections by address, with their states and events.
 
-    Without `dialler` the hub makes its own `Endpoint` (from `key_pair`, `id`, `handshake` and
-    the registries `handshakes` and `transports`) and can listen. `connect_timeout` in seconds
-    overrides the default by type of the peer (lan 30, bt 60, dht 300, others 10).
-    `observer` hears of handshakes of accepted connections, `admit(host, port)` may give the reason
-    to refuse one before its handshake. `tie_break` chooses between sessions with the same key (None
+    Without `dialler` the hub makes its own `Endpoint` (from `key_pair`, `id`, `handshake` (None:
+    `noise`) and the registries `handshakes` and `transports`) and can listen; then `observer` hears
+    of handshakes of accepted connections, and `admit(host, port)` may give the reason to refuse one
+    before its handshake. With a `dialler` only `key_pair` of these can be given: else `UsageError`.
+
+    `connect_timeout` in seconds overrides the default by type of the peer (lan 30, bt 60, dht 300,
+    others 10). `tie_break` chooses between sessions with the same key (None
     keeps all; see `keep_smaller_dialler`). `clock` gives milliseconds since 1970.
 
     After `close` every method but `close` and `reset` raises `HubClosed`, properties stay
@@ -58,7 +60,7 @@ class Hub:
         limits: Limits | None = None,
         dialler: Dialler | None = None,
         id: bytes | None = None,  # noqa: A002 (the name in discovery-swarm)
-        handshake: str = "noise",
+        handshake: str | None = None,
         admit: Callable[[str, int], str | None] | None = None,
         observer: AttemptObserver | None = None,
         tie_break: TieBreak | None = None,
@@ -67,6 +69,15 @@ class Hub:
         handshakes: Mapping[str, Handshake] | None = None,
         transports: Mapping[str, Transport] | None = None,
     ) -> None:
+        if dialler is not None:
+            _check_unused(
+                id=id,
+                handshake=handshake,
+                admit=admit,
+                observer=observer,
+                handshakes=handshakes,
+                transports=transports,
+            )
         self.limits = limits or Limits()
         self.history = History(clock=clock, limits=self.limits)
         self._story = HubStory(self.history, observer)
@@ -82,11 +93,11 @@ class Hub:
                 key_pair=key_pair,
                 limits=self.limits,
                 id=id,
-                handshake=handshake,
+                handshake=handshake or "noise",
                 handshakes=handshakes,
                 transports=transports,
                 on_connection=self._came_in,
-                admit=self._admit,
+                admit=self.admit,
                 observer=self._story,
                 owns_connections=False,
             )
@@ -247,6 +258,20 @@ class Hub:
         self._machine.file(text, connection, via)
         return True
 
+    def admit(self, host: str, port: int) -> str | None:
+        """Why a raw connection from there may not come in now, or None; `explain` knows it then.
+
+        For who accepts connections himself and brings them by `accept`. A hub that listens asks it
+        itself.
+        """
+        refusal = self._machine.sessions.refuse_host(host, self._machine.dials)
+        reason = refusal.reason if refusal is not None else None
+        if reason is None and self._admit_too is not None:
+            reason = self._admit_too(host, port)
+        if reason is not None:
+            self._story.not_admitted(host, reason, refusal)
+        return reason
+
     async def listen_on(self, host: str | None = None, port: int = 0) -> tuple[str, int]:
         """Accept connections at `host` (None: everywhere) and `port` (0: any); gives what it got.
 
@@ -351,15 +376,6 @@ class Hub:
         await self._machine.cut(links, HubClosed(CLOSED), CloseReason.SHUTDOWN)
         await self._machine.tasks.end(self.limits.close_timeout)
 
-    def _admit(self, host: str, port: int) -> str | None:
-        refusal = self._machine.sessions.refuse_host(host, self._machine.dials)
-        reason = refusal.reason if refusal is not None else None
-        if reason is None and self._admit_too is not None:
-            reason = self._admit_too(host, port)
-        if reason is not None:
-            self._story.not_admitted(host, reason)
-        return reason
-
     def _came_in(self, connection: Connection) -> None:
         if self._closed:
             connection.abort(HubClosed(CLOSED))
@@ -369,6 +385,15 @@ class Hub:
         except Exception as error:  # a tie-break of the application's, say
             logger.exception("%r could not be taken over", connection)
             connection.abort(ConnectError(f"it could not be taken over: {error}"))
+
+
+def _check_unused(**options: object) -> None:
+    """Refuse what only the hub's own endpoint would use."""
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(
+                f"{name} is for the hub's own endpoint: give it to the dialler instead"
+            )
 
 
 def _reset(address: str) -> ConnectionAborted:

@@ -8,10 +8,9 @@ back find whole entries.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from covey.address import Address
 from covey.conn.hub_entry import (
@@ -66,6 +65,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("covey.conn.hub")
 
+EXPECTED: Final = (CoveyError, OSError)
+"""What diallers and connections raise of remotes and networks; all else is somebody's bug."""
 GRACE = 0.25
 """Seconds that a dialler gets beyond the timeout to report it itself, with more detail."""
 UNUSED = 1.0
@@ -173,7 +174,9 @@ class HubMachine:
         except asyncio.CancelledError:
             self._dial_failed(dial, ConnectionAborted("cancelled", address=address))
             raise
-        except Exception as error:  # noqa: BLE001 (whatever a dialler raises is a failed dial)
+        except Exception as error:  # whatever a dialler raises is a failed dial
+            if not isinstance(error, EXPECTED):
+                logger.exception("the dialler failed on %s", address)
             self._dial_failed(dial, error)
             return
         if dial.decided:
@@ -194,10 +197,10 @@ class HubMachine:
         if session is not None:
             session.reason = CloseReason.ABORTED
             self.session_ended(session)
-        with contextlib.suppress(Exception):  # it may be anything
-            link.abort(failure)
         self._dial_failed(dial, failure)
         dial.fail(failure)
+        if callable(abort := getattr(link, "abort", None)):  # it may be anything
+            abort(failure)
 
     def _dial_timed_out(self, dial: Dial) -> None:
         address = dial.entry.address
@@ -359,6 +362,9 @@ class HubMachine:
             *(self._close(session, reason) for session in sessions), return_exceptions=True
         )
         errors = [result for result in results if isinstance(result, BaseException)]
+        for error in errors:
+            if isinstance(error, Exception) and not isinstance(error, EXPECTED):
+                logger.error("closing %s failed", entry.address, exc_info=error)
         if entry.sessions and errors and self.table.get(entry.address) is entry:
             error = errors[0]
             if not isinstance(error, Exception):
@@ -372,7 +378,7 @@ class HubMachine:
         session.reason = reason or CloseReason.LOCAL
         try:
             await session.connection.close(session.reason)
-        except Exception:
+        except EXPECTED:
             if not session.connection.closed:
                 session.reason = None
                 raise

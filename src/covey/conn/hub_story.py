@@ -125,22 +125,26 @@ class HubStory:
             via="external" if link.initiator else "incoming",
         )
 
-    def not_admitted(self, host: str, reason: str) -> None:
+    def not_admitted(self, host: str, reason: str, error: Refused | None) -> None:
         """A raw connection was refused before its handshake: only its host is known."""
         text = f"refused before the handshake: {reason}"
         self._history.tell(
-            host_story(host), "refused", text, reason=reason, stranger=True, via="incoming"
+            host_story(host),
+            "refused",
+            text,
+            reason=reason,
+            error=error,
+            stranger=True,
+            via="incoming",
         )
 
     def handshaking(self, attempt: Attempt) -> None:
         """Pass on: an accepted raw connection begins its handshake."""
-        if self._observer is not None and not attempt.initiator:
+        if self._observer is not None:
             self._observer.handshaking(attempt)
 
     def handshake_failed(self, attempt: Attempt, error: ConnectError) -> None:
         """An accepted raw connection did not pass its handshake."""
-        if attempt.initiator:
-            return  # the caller of the dial is told
         reason = error.code or type(error).__name__
         self._history.tell(
             host_story(attempt.host),

@@ -150,13 +150,18 @@ class Door:
 
     def _admit(self, host: str, port: int) -> str | None:
         """Why a raw connection from `host` is refused, or None."""
-        if not self._context.whitelist.allows(host):
+        # A given hub has been asked by its own endpoint.
+        limit = self.hub.admit(host, port) if self._endpoint is not None else None
+        if limit is not None:
+            reason, text = Reason.LIMIT, f"the limit {limit} is reached"
+        elif not self._context.whitelist.allows(host):
             reason, text = Reason.WHITELIST, f"{host} is not on the whitelist"
         elif self._roster.full:
             reason, text = Reason.MAX_CONNECTIONS, "enough peers are connected"
         else:
             return None
-        self._context.tell_host(host, "rejected", f"not accepted: {text}", reason=str(reason))
+        if limit is None:  # else the hub told it
+            self._context.tell_host(host, "rejected", f"not accepted: {text}", reason=str(reason))
         self._publish(PeerRejected(Peer(canonical_host(host), port, None), reason, text))
         return text
 

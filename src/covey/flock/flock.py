@@ -65,7 +65,8 @@ class Flock:
     most `Limits.read_backlog` bytes; then the remote has to wait.
 
     `hub`, `staging`, `channel` that are given are used and left open; others are made and closed
-    by the flock. `handshake` is `noise` (default) or `plain` (old swarms; its ids are claims).
+    by the flock; a given hub proves its own key, so `key_pair` beside it is a `UsageError`.
+    `handshake` is `noise` (default) or `plain` (old swarms; its ids are claims).
     `stream` and `connect`: see `hooks`; with them the handshake is `raw` unless one is named.
     `whitelist` holds addresses, networks in CIDR form and host names, for both directions.
     `max_connections` (0: only `Limits`) counts both directions. `hash` makes topics of names
@@ -100,7 +101,13 @@ class Flock:
         limits = limits or DEFAULT_LIMITS
         hooks = Hooks(handler, stream, connect, limits.handshake_timeout)
         handshake = handshake or ("raw" if stream is not None else "noise")
-        check_options(id=id, handshake=handshake, max_connections=max_connections)
+        check_options(
+            id=id,
+            handshake=handshake,
+            max_connections=max_connections,
+            hub=hub,
+            key_pair=key_pair,
+        )
         self.id = os.urandom(32) if id is None else bytes(id)
         self._hash = hash
         self._topics: dict[bytes, Topic] = {}

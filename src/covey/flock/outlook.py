@@ -69,6 +69,7 @@ _REFUSED: Final[Mapping[Reason, Outlook]] = MappingProxyType(
             "raise Limits.max_candidates",
         ),
         Reason.MAX_CONNECTIONS: Outlook(NOT_LET_IN, "raise max_connections of the flock"),
+        Reason.LIMIT: Outlook(NOT_LET_IN, "raise the limit that is named"),
         Reason.DUPLICATE: Outlook("nothing: its peer is connected already"),
     }
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, TypeAlias, TypeGuard
 
 from covey.address import Address
+from covey.conn.hub import Hub
 from covey.errors import UsageError
+from covey.keys import KeyPair
 from covey.wire.identity import MAX_ID_SIZE
 
 PeerPlace: TypeAlias = int | str | tuple[str, int] | Address
@@ -45,12 +47,16 @@ def check_options(
     id: bytes | None,  # noqa: A002 - the original's option
     handshake: str,
     max_connections: int,
+    hub: Hub | None,
+    key_pair: KeyPair | None,
 ) -> None:
     """Refuse what no flock can work with: `UsageError`, `TypeError` for another type."""
     if not _is_number(max_connections):
         raise TypeError(f"max_connections is a number, not {type(max_connections).__name__}")
     if max_connections < 0:
         raise UsageError(f"max_connections is a number from 0 (no limit) on, not {max_connections}")
+    if hub is not None and key_pair is not None:
+        raise UsageError("key_pair cannot be given beside hub, which proves its own")
     if id is None:
         return
     if not isinstance(id, (bytes, bytearray, memoryview)):

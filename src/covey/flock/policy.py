@@ -44,6 +44,8 @@ class Reason(StrEnum):
     TOO_MANY_PORTS = "too-many-ports"
     TOO_MANY_CANDIDATES = "too-many-candidates"
     MAX_CONNECTIONS = "max-connections"
+    LIMIT = "limit"
+    """One of `Limits` is reached at the hub, whose story names it."""
 
 
 def retry_wait(failures: int) -> float | None:

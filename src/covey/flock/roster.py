@@ -156,8 +156,10 @@ class Roster:
         except asyncio.CancelledError:
             connection.abort(None, CloseReason.SHUTDOWN)
             raise
-        except Exception as error:  # noqa: BLE001 - the application's hook ends here
-            logger.info("the stream hook failed on %r: %s", connection, error)
+        except Exception as error:  # the edge of the application's hook
+            if not (connection.closed and isinstance(error, ClosedError)):
+                logger.exception("the stream hook failed on %r", connection)
+                self._context.publish(HandlerFailed(connection, record.info, error))
             connection.abort(HandshakeError(f"the stream hook failed: {error}"))
         else:
             if not isinstance(told, StreamIdentity):
