@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from covey.errors import CoveyError, LimitError
+from covey.errors import ClosedError, CoveyError, LimitError, ProtocolError, UsageError
 from covey.limits import Limits
 from covey.net.mux import Channel, Muxer
 from covey.wire import encoding
 from covey.wire.encoding import raw, uint
+from covey.wire.numeric import FixedUintCodec
 from tests.net.mux_pipes import (
     FOO,
     RecordingPipe,
@@ -191,6 +192,72 @@ async def test_an_application_codec_that_raises_anything_ends_the_stream_only() 
     create(mux, messages=[(Odd(), print)]).open()
     pipe.receive(FOO, b"\1\0\1")
     assert "does not decode" in str(pipe.error)
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("error", [UsageError("a bug"), LimitError("x", limit="l", allowed=1)])
+async def test_an_error_of_covey_in_a_handler_is_a_bug_too_and_logged_with_its_traceback(
+    later: bool, error: CoveyError, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: int) -> Any:
+        async def fail_later() -> None:
+            raise error
+
+        if later:
+            return fail_later()
+        raise error
+
+    mux, pipe = recorded()
+    create(mux, messages=[(uint, fail)]).open()
+    pipe.receive(FOO, b"\1\0\1")
+    await settle()
+    assert type(pipe.error) is CoveyError
+    assert pipe.error.__cause__ is error
+    assert "in fail" in caplog.text
+
+
+@pytest.mark.parametrize("queued", [False, True])
+@pytest.mark.parametrize("error", [ClosedError("gone"), ProtocolError("what nonsense")])
+async def test_the_fault_of_the_remote_and_the_end_of_something_pass_as_they_are_unlogged(
+    queued: bool, error: CoveyError, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: int) -> None:
+        raise error
+
+    async def wait(_: int) -> None:
+        await asyncio.sleep(0)
+
+    mux, pipe = recorded()
+    create(mux, messages=[(uint, fail), (uint, wait)]).open()
+    pipe.receive(FOO, *([b"\1\1\1"] if queued else []), b"\1\0\1")
+    await settle()
+    assert pipe.error is error
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("what", ["message", "queued", "handshake"])
+async def test_a_bug_in_a_codec_of_covey_is_logged_and_not_blamed_on_the_remote(
+    what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def decode_badly(_: encoding.Reader) -> int:
+        raise IndexError("a bug of ours")
+
+    async def wait(_: bytes) -> None:
+        await asyncio.sleep(0)
+
+    broken = FixedUintCodec(2)
+    monkeypatch.setattr(FixedUintCodec, "decode_from", lambda _, reader: decode_badly(reader))
+    mux, pipe = recorded()
+    handshake = broken if what == "handshake" else None
+    create(mux, messages=[(broken, print), (encoding.raw, wait)], handshake=handshake).open(1)
+    pipe.receive(FOO)
+    if what != "handshake":
+        pipe.receive(*([b"\1\1\1"] if what == "queued" else []), b"\1\0\1\1")
+    await settle()
+    assert pipe.error is not None
+    assert not isinstance(pipe.error, ProtocolError)
+    assert isinstance(pipe.error.__cause__, IndexError)
+    assert "in decode_badly" in caplog.text
 
 
 async def test_on_message_may_be_replaced_at_any_time() -> None:

@@ -336,13 +336,13 @@ class Muxer(MuxerHandlers):
         self._loop.call_soon(self._deliver, channel)
 
     def failed(self, channel: Channel, what: str, error: Exception) -> None:
-        """A callback of `channel` raised: the stream ends, or, when it is closed, a warning."""
+        """A callback raised: the stream ends. Logged, unless the remote or an end is to blame."""
         if channel.closed:
             self.warn("%s on closed channel %r failed: %r", what, channel.protocol, error)
             if self._on_warning is not None:
                 self._on_warning(error)
             return
-        if not isinstance(error, CoveyError):
+        if not isinstance(error, ProtocolError | ClosedError):
             logger.error("%s on channel %r failed", what, channel.protocol, exc_info=error)
             wrapped = CoveyError(f"{what} on channel {channel.protocol!r} failed: {error}")
             wrapped.__cause__ = error

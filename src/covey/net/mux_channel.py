@@ -241,15 +241,19 @@ class Channel:
         self._host.flush()
 
     def receive_open(self, handshake: bytes) -> None:
-        """The remote opened it too; `DecodeError` for a handshake that does not decode."""
+        """The remote opened it too; a handshake that does not decode ends the stream."""
         if self._codec is not None:
             decode = decoder_of(self._codec)
-            self.handshake = handshake if decode is None else decode(handshake)
+            try:
+                self.handshake = handshake if decode is None else decode(handshake)
+            except Exception as error:  # noqa: BLE001  the edge of a codec
+                self._host.failed(self, "the handshake", error)
+                return
         self._settle("opened", value=True)
         self._call("on_open", self._on_open, self.handshake, self)
 
     def receive_messages(self, kind: int, payloads: list[bytes]) -> None:
-        """Decode and hand over messages of one type; `CoveyError` ends the stream."""
+        """Decode and hand over messages of one type; what that raises ends the stream."""
         if self._stopped or kind >= len(self.messages):
             return
         message = self.messages[kind]
@@ -265,10 +269,9 @@ class Channel:
             handler = message.on_message
             if handler is None:
                 continue
-            value = payload if decode is None else decode(payload)
             try:
-                result = handler(value)
-            except Exception as error:  # noqa: BLE001  the edge of a user callback
+                result = handler(payload if decode is None else decode(payload))
+            except Exception as error:  # noqa: BLE001  the edge of a codec and a user callback
                 self._host.failed(self, f"the handler of message type {kind}", error)
                 return
             if result is not None and hasattr(result, "__await__"):
