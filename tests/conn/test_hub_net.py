@@ -376,3 +376,30 @@ async def test_nothing_of_two_hundred_failed_handshakes_stays_alive_in_the_stori
         assert len(story.lines) + story.forgotten == 200
         assert len(story.lines) == STRANGER_LINES
         assert alive() == before
+
+
+async def test_a_key_that_nobody_proves_is_told_nowhere() -> None:
+    """The key of an alternative that was not dialled: neither event, nor entry, nor story."""
+    claimed = KeyPair.from_seed(bytes([9]) * 32).public_key
+    async with Hub(handshake="plain") as there, Hub() as hub:
+        host, port = await there.listen_on(HERE)
+        events: list[Any] = []
+        hub.subscribe(events.append)
+        other = Address.net("10.0.0.1", 1, "noise", claimed)
+        connection = await hub.connect(f"{Address.net(host, port, 'plain')};{other}")
+        assert connection.remote_key is None
+        assert [(event.type, event.key) for event in events] == [
+            ("connecting", None),
+            ("connected", None),
+        ]
+        assert hub.entries()[0][1]["key"] is None
+        assert hub.explain(claimed).lines == ()
+
+
+async def test_the_own_key_in_an_alternative_that_is_not_dialled_is_no_self_connection() -> None:
+    own = KeyPair.from_seed(bytes([9]) * 32)
+    async with Hub(handshake="plain") as there, Hub(key_pair=own) as hub:
+        host, port = await there.listen_on(HERE)
+        other = Address.net("10.0.0.1", 1, "noise", own.public_key)
+        connection = await hub.connect(f"{Address.net(host, port, 'plain')};{other}")
+        assert not connection.closed

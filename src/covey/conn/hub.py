@@ -136,8 +136,8 @@ class Hub:
             self._check_open()
             entry = machine.table.get(text)
             if entry is None:
-                machine.check_dial(text, target, data)
-                dial = machine.start_dial(text, target, data, observer, timeout)
+                key = machine.check_dial(text, target, data)
+                dial = machine.start_dial(text, target, data, observer, timeout, key=key)
                 return cast("Connection", await machine.wait_for_dial(dial))
             if entry.dial is not None:
                 return cast("Connection", await machine.wait_for_dial(entry.dial))

@@ -103,30 +103,37 @@ class HubMachine:
 
     # Dialling
 
-    def check_dial(self, text: str, target: Address, data: Mapping[str, Any] | None) -> None:
-        """Raise, before anything changes, why `target` may not be dialled now."""
-        error = self._undialable(text, target)
-        if error is not None:
-            pass  # the address itself is wrong: nothing else matters
-        elif target.key is not None and target.key == self._own_key:
-            error = SelfConnection("this address has our own key", address=text)
-        else:
-            error = self.sessions.refuse_dial(target.key, self.dials)
-        if error is not None:
-            self._story.not_dialled(text, target.key, error, data or {})
-            raise error
+    def check_dial(
+        self, text: str, target: Address, data: Mapping[str, Any] | None
+    ) -> bytes | None:
+        """The key that the other end will have to prove, None where it need not.
 
-    def _undialable(self, text: str, target: Address) -> CoveyError | None:
-        """Why the dialler could not dial `target`, as far as the address tells."""
+        Raises, before anything changes, why `target` may not be dialled now.
+        """
+        key: bytes | None = None
+        error: CoveyError | None
+        try:
+            key = self._key_to_prove(text, target)
+        except (AddressError, SelfConnection) as unfit:
+            error = unfit
+        else:
+            own = key is not None and key == self._own_key
+            error = SelfConnection("this address has our own key", address=text) if own else None
+            error = error or self.sessions.refuse_dial(key, self.dials)
+        if error is not None:
+            self._story.not_dialled(text, key, error, data or {})
+            raise error
+        return key
+
+    def _key_to_prove(self, text: str, target: Address) -> bytes | None:
+        """That of the alternative which is dialled; raises where none can be."""
         if isinstance(self._dialler, CheckingDialler):
-            try:
-                self._dialler.check(target)
-            except (AddressError, SelfConnection) as error:
-                return error
-        elif len(steps := target.alternatives[0]) > 2:
+            return self._dialler.check(target)
+        steps = target.alternatives[0]
+        if len(steps) > 2:
             names = ", ".join(step.name for step in steps[2:])
-            return AddressError(f"unsupported transform in {text}: {names}")
-        return None
+            raise AddressError(f"unsupported transform in {text}: {names}")
+        return next((step.key for step in steps if step.key is not None), None)
 
     def start_dial(
         self,
@@ -135,10 +142,12 @@ class HubMachine:
         data: Mapping[str, Any] | None,
         observer: AttemptObserver | None,
         timeout: float | None,
+        *,
+        key: bytes | None,
     ) -> Dial:
         """Put a new entry for `text` into `connecting` and start its dial."""
         data = data or {}
-        entry = Entry(text, target.key, "connecting")
+        entry = Entry(text, key, "connecting")
         seconds = self._connect_timeout if timeout is None else timeout
         if seconds is None:
             seconds = _timeout_of(data.get("type"), target)
@@ -251,10 +260,10 @@ class HubMachine:
         end = await asyncio.shield(entry.ended())
         if end is None and not self.refusing and self.table.get(entry.address) is None:
             try:
-                self.check_dial(entry.address, target, data)
+                key = self.check_dial(entry.address, target, data)
             except CoveyError:
                 return  # told by the story
-            self.start_dial(entry.address, target, data, None, None)
+            self.start_dial(entry.address, target, data, None, None, key=key)
 
     # Sessions
 
@@ -318,7 +327,7 @@ class HubMachine:
 
     def _connected(self, entry: Entry, session: Session, duplicates: tuple[int, ...]) -> None:
         link = session.connection
-        entry.key = session.key or entry.key
+        entry.key = session.key  # the proven one: the address of a dial only claims it
         fields: dict[str, Any] = {"key": entry.key}
         if entry.data.get("type") is None:
             fields["inferred_type"] = _inferred_type(link)

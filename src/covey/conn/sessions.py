@@ -90,8 +90,12 @@ class Dialler(Protocol):
 class CheckingDialler(Dialler, Protocol):
     """A dialler that knows beforehand which addresses it cannot dial."""
 
-    def check(self, address: Address) -> None:
-        """Raise `AddressError` or `SelfConnection` for what can never be dialled."""
+    def check(self, address: Address) -> bytes | None:
+        """The key that the other end of a dial will have to prove, None where it need not.
+
+        Of several alternatives the dialler takes one: that one's key, whatever the others name.
+        Raises `AddressError` or `SelfConnection` for what can never be dialled.
+        """
 
 
 class Session:

@@ -43,9 +43,9 @@ class _Dialler:
         """Dial with the flock's own connection timeout."""
         return await self._endpoint.dial(address, observer=observer, timeout=self._connect_timeout)
 
-    def check(self, address: Address) -> None:
+    def check(self, address: Address) -> bytes | None:
         """Raise for what can never be dialled."""
-        self._endpoint.check(address)
+        return self._endpoint.check(address)
 
 
 class Door:

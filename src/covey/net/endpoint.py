@@ -191,10 +191,14 @@ class Endpoint:
             await self._who.wait()
             self._check_open()
 
-    def check(self, address: Address) -> None:
-        """Raise what `dial` would raise before it dials: `AddressError` or `SelfConnection`."""
-        transport, _, where, _ = self._route(address)
+    def check(self, address: Address) -> bytes | None:
+        """The key that the other end of a dial to `address` will have to prove, if there is one.
+
+        Raises what `dial` would raise before it dials: `AddressError` or `SelfConnection`.
+        """
+        transport, _, where, step = self._route(address)
         transport.place(where)
+        return step.key
 
     def _route(self, address: Address) -> tuple[Transport, Handshake, Protocol, Protocol]:
         """The way to the first alternative of `address` that is known here."""
