@@ -1,0 +1,1 @@
+"""Logs kept on disk or in memory, and what is kept of them."""
