@@ -30,7 +30,7 @@ class Limits:
     max_handshakes: int = 256
     """Accepted connections still in their handshake; the oldest is dropped for a new one."""
     connect_timeout: float = 10.0
-    """Looking a host up and connecting to it, when the caller of a dial says nothing else."""
+    """Looking a host up and connecting to it; the `timeout` of a dial may leave it less."""
     handshake_timeout: float = 10.0
     """From the first byte possible to the end of the handshake; a fixed budget, not a heartbeat."""
     idle_timeout: float = 60.0

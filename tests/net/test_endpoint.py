@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -165,6 +166,52 @@ async def test_a_mute_listener_is_a_handshake_timeout() -> None:
             await writer.wait_closed()
     server.close()
     await server.wait_closed()
+
+
+@asynccontextmanager
+async def mute_listener() -> AsyncIterator[Address]:
+    """Where connections are accepted and nothing is ever said."""
+    with socket.socket() as mute:
+        mute.bind((HOST, 0))
+        mute.listen()
+        yield Address.net(*mute.getsockname())
+
+
+async def test_the_timeout_of_a_dial_covers_the_handshake_too() -> None:
+    seen = Observed()
+    async with mute_listener() as address, dialling() as dialler:
+        with nothing_left(), pytest.raises(HandshakeTimeout, match=r"the 0\.02 s of the dial"):
+            await dialler.dial(address, timeout=0.02, observer=seen)
+        assert dialler.handshaking == 0
+    assert len(seen.begun) == 1
+    assert isinstance(seen.failed[0][1], HandshakeTimeout)
+
+
+async def test_a_long_timeout_of_a_dial_leaves_the_budgets_of_its_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def sock_connect(*_: object) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    limits = Limits(connect_timeout=0.01, handshake_timeout=0.02)
+    async with mute_listener() as address, dialling(limits=limits) as dialler:
+        with pytest.raises(HandshakeTimeout, match=r"within 0\.02 s"):
+            await dialler.dial(address, timeout=3600)
+        monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", sock_connect)
+        with nothing_left(), pytest.raises(ConnectTimeout, match=r"within 0\.01 s"):
+            await dialler.dial(address, timeout=3600)
+
+
+async def test_a_connection_outlives_the_timeout_of_its_dial() -> None:
+    with nothing_left():
+        async with listening() as side, dialling() as dialler:
+            ours = await dialler.dial(side.address(), timeout=5)
+            scheduled: list[asyncio.TimerHandle] = getattr(
+                asyncio.get_running_loop(), "_scheduled", []
+            )
+            left = [timer for timer in scheduled if "_out_of_time" in repr(timer)]
+            assert all(timer.cancelled() for timer in left)
+            assert not ours.closed
 
 
 async def test_a_timeout_of_zero_is_a_connect_timeout() -> None:

@@ -163,10 +163,12 @@ class Endpoint:
     ) -> Connection:
         """Connect to the first alternative of `address` that is known here, and shake hands.
 
-        `timeout` (seconds; `Limits.connect_timeout` when None) bounds looking the host up and
-        connecting; the handshake has its own budget. Raises `AddressError` before anything is
-        dialled, then `ConnectError`, `ConnectTimeout`, `DialFailed`, `HandshakeError`,
-        `HandshakeTimeout` or `SelfConnection`; `ClosedError` when this endpoint closes meanwhile.
+        `timeout` (seconds; None: no such bound) is for all of it. Within that, looking the host up
+        and connecting has `Limits.connect_timeout`, the handshake `Limits.handshake_timeout`.
+
+        Raises `AddressError` before anything is dialled, then `ConnectError`, `ConnectTimeout`,
+        `DialFailed`, `HandshakeError`, `HandshakeTimeout` or `SelfConnection`; `ClosedError` when
+        this endpoint closes meanwhile.
         """
         self._check_open()
         if isinstance(address, str):
@@ -179,9 +181,7 @@ class Endpoint:
         pending = self._pending(attempt, handshake, observer, likely_key)
         self._dials.add(pending)
         try:
-            return await pending.dial(
-                transport, where, step, self._limits.connect_timeout if timeout is None else timeout
-            )
+            return await pending.dial(transport, where, step, timeout)
         finally:
             if not pending.raw:
                 self._settle(pending, None)

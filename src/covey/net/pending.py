@@ -13,6 +13,7 @@ from covey.errors import (
     ConnectTimeout,
     CoveyError,
     HandshakeError,
+    HandshakeTimeout,
     SelfConnection,
 )
 from covey.host_port import show
@@ -117,12 +118,17 @@ class Pending:
         transport: Transport,
         where: address.Protocol,
         step: address.Protocol,
-        timeout: float,
+        timeout: float | None,
     ) -> Connection:
-        """Connect to `where` within `timeout` seconds, then shake hands as `step` says."""
-        self._result = asyncio.get_running_loop().create_future()
+        """Connect to `where`, then shake hands as `step` says, all within `timeout` seconds."""
+        loop = asyncio.get_running_loop()
+        self._result = loop.create_future()
+        most, timer = self._limits.connect_timeout, None
         try:
-            await self._dial_raw(transport, where, step, timeout)
+            if timeout is not None:
+                timer = loop.call_later(timeout, self._out_of_time, timeout)
+                most = min(most, timeout)
+            await self._dial_raw(transport, where, step, most)
             return await self._result
         except asyncio.CancelledError:
             self.abort(ConnectionAborted("the dial was called off"))
@@ -130,6 +136,8 @@ class Pending:
                 self._connection.abort(None, CloseReason.ABORTED)
             raise
         finally:
+            if timer is not None:
+                timer.cancel()
             if self._result.done() and not self._result.cancelled():
                 self._result.exception()  # looked at, also when the caller had gone
 
@@ -156,6 +164,13 @@ class Pending:
             ) from error
         finally:
             self._deadline = None
+
+    def _out_of_time(self, timeout: float) -> None:
+        """All the time is over; before there is a raw connection its own budget sees to that."""
+        if self._shell is not None:
+            address = str(self.attempt.address)
+            text = f"no complete handshake within the {timeout:g} s of the dial"
+            self.abort(HandshakeTimeout(text, address=address))
 
     def abort(self, error: ConnectError) -> None:
         """Call it off: `dial` raises `error`, the observer is told when the socket is closed."""
