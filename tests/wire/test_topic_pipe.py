@@ -19,6 +19,7 @@ from covey.wire.topic_pipe import (
     MAX_CHUNK,
     MAX_REASON,
     RECEIVED,
+    SIZE,
     STOP,
     WINDOW,
     Busy,
@@ -27,8 +28,10 @@ from covey.wire.topic_pipe import (
     DataReceived,
     Hello,
     RemoteEnded,
+    SizeTold,
     Stopped,
     TopicPipe,
+    size_message,
     stop_message,
 )
 from covey.wire.topic_proof import TopicSecret
@@ -51,7 +54,7 @@ def test_hello_tells_proof_and_size(size: int | None) -> None:
 def test_hello_of_two_sides_is_accepted() -> None:
     secret = TopicSecret.from_text("orchard")
     proof = secret.prove(bytes(64), is_initiator=True)
-    there = Hello.decode(TopicPipe().hello(proof, size=7))
+    there = Hello.decode(TopicPipe().hello(proof, size=7).encode())
     assert secret.accepts(there.proof, bytes(64), is_initiator=False)
     assert there.size == 7
 
@@ -134,7 +137,8 @@ def test_the_confirmation_ends_the_senders_half() -> None:
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [
-        (6, b""),
+        (7, b""),
+        (SIZE, b""),
         (STOP, bytes(MAX_REASON + 1)),
         (DATA, b""),
         (DATA, bytes(MAX_CHUNK + 1)),
@@ -198,8 +202,10 @@ def test_a_lost_connection_goes_on_where_it_was(seed: int) -> None:
     wires: list[list[topic_pipe.Message]] = [[], []]
     while not all(side.done for side in sides):
         if rng.random() < 0.02:  # all that is under way is lost
-            hellos = [Hello.decode(side.hello(bytes(32))) for side in sides]
-            wires = [list(sides[1].resume(hellos[0])), list(sides[0].resume(hellos[1]))]
+            for _ in range(rng.randrange(3)):
+                sides[rng.randrange(2)].hello(bytes(32))  # a connection that comes to nothing
+            first, second = (side.hello(bytes(32)) for side in sides)
+            wires = [list(sides[1].resume(first, second)), list(sides[0].resume(second, first))]
         here = rng.randrange(2)
         side, there = sides[here], 1 - here
         if todo[here] and side.room:
@@ -223,7 +229,7 @@ def test_a_lost_connection_goes_on_where_it_was(seed: int) -> None:
 @pytest.mark.parametrize("hello", [Hello(bytes(32), None, 1), Hello(bytes(32), None, 0, 0)])
 def test_a_hello_that_does_not_fit_is_refused(hello: Hello) -> None:
     with pytest.raises(ProtocolError):
-        TopicPipe().resume(hello)
+        TopicPipe().resume(hello, Hello(bytes(32)))
 
 
 def test_what_is_written_out_is_not_kept() -> None:
@@ -254,11 +260,11 @@ def test_what_is_written_between_hello_and_resume_is_credited() -> None:
     sender, receiver = TopicPipe(), TopicPipe()
     while sender.room > 0:
         deliver(sender.send_data(bytes(MAX_CHUNK)), receiver)
-    hello = Hello.decode(receiver.hello(bytes(32)))
+    hello, other = receiver.hello(bytes(32)), sender.hello(bytes(32))
     receiver.written(WINDOW)  # there is no link now: what it returns cannot be sent
-    sender.resume(hello)
+    sender.resume(hello, other)
     assert sender.room == 0
-    for message in receiver.resume(Hello.decode(sender.hello(bytes(32)))):
+    for message in receiver.resume(other, hello):
         deliver(message, sender)
     assert sender.room == WINDOW
 
@@ -275,3 +281,28 @@ def test_progress_is_what_both_sides_have_behind_them() -> None:
     for credit in receiver.written(receiver.received):
         deliver(credit, sender)
     assert sender.progress == sender.sent
+
+
+def test_hellos_that_come_to_nothing_take_no_credit_away() -> None:
+    sender, receiver = TopicPipe(), TopicPipe()
+    for _ in range(4 * WINDOW // MAX_CHUNK):
+        deliver(sender.send_data(bytes(MAX_CHUNK)), receiver)
+        receiver.hello(bytes(32))
+        for credit in receiver.written(MAX_CHUNK):
+            deliver(credit, sender)
+    assert sender.room > WINDOW - CREDIT_STEP
+
+
+def test_a_hello_alone_does_not_raise_what_the_remote_may_send() -> None:
+    receiver = TopicPipe()
+    for _ in range(WINDOW // MAX_CHUNK):
+        receiver.receive(DATA, bytes(MAX_CHUNK))
+    receiver.written(CREDIT_STEP - 1)
+    receiver.hello(bytes(32))
+    with pytest.raises(ProtocolError, match="credit"):
+        receiver.receive(DATA, b"x")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**40])
+def test_the_size_is_told_in_a_message_of_its_own(size: int) -> None:
+    assert deliver(size_message(size), TopicPipe()) == SizeTold(size)

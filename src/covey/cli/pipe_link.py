@@ -37,10 +37,14 @@ class Link:
 
     `over` is set when the channel ended, or never came to be; `dismissed` when this side or the
     other decided that this is no pipe for the two of them, so that a new connection would not help.
+    `hello` is what this side tells here and on no other link, `era` when that was true: how many
+    links had been the pipe's before.
     """
 
-    def __init__(self, owner: LinkOwner, connection: Connection) -> None:
+    def __init__(self, owner: LinkOwner, connection: Connection, hello: Hello, era: int) -> None:
         self.connection = connection
+        self.hello = hello
+        self.era = era
         self.over = asyncio.Event()
         self.proven = asyncio.Event()
         self._settled = asyncio.Event()  # proven or over
@@ -61,9 +65,9 @@ class Link:
         """Whether messages can be sent."""
         return self.proven.is_set() and not self.over.is_set() and not self.channel.closed
 
-    def say_hello(self, hello: bytes) -> None:
+    def say_hello(self) -> None:
         """Open the channel."""
-        self.channel.open(hello)
+        self.channel.open(self.hello.encode())
 
     def send(self, messages: Sequence[Message]) -> None:
         """Send, if this link still lives; what is lost with it, the pipe keeps."""

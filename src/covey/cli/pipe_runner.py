@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
+from covey.cli.backlog import Backlog
 from covey.cli.narrator import path_fields, path_of
 from covey.cli.output import Output, bytes_text, key_text
 from covey.cli.pipe_link import Link
@@ -24,8 +25,10 @@ from covey.wire.topic_pipe import (
     Hello,
     Message,
     RemoteEnded,
+    SizeTold,
     Stopped,
     TopicPipe,
+    size_message,
 )
 from covey.wire.topic_proof import TopicSecret
 
@@ -70,7 +73,7 @@ class PipeRunner:
         self._sink = sink
         self._output = output
         self._stop_at_remote_end = stop_at_remote_end
-        self._unwritten: asyncio.Queue[bytes] = asyncio.Queue()  # bounded by the pipe's window
+        self._unwritten = Backlog(chunk=MAX_CHUNK)  # bounded by the pipe's window
         self._changed = asyncio.Event()
         self._remote_ended = asyncio.Event()
         self._done = asyncio.Event()
@@ -78,6 +81,7 @@ class PipeRunner:
         self._refused: set[bytes | None] = set()
         self._fruitless = 0
         self._progress = 0
+        self._era = 0  # links that were the pipe's so far
 
     async def run(self) -> None:
         """Until all is sent, written and confirmed; raises what went wrong on either side.
@@ -110,9 +114,9 @@ class PipeRunner:
         if self._done.is_set() or connection.handshake_hash is None:
             return
         try:
-            link = Link(self, connection)
             proof = self.secret.prove(connection.handshake_hash, is_initiator=connection.initiator)
-            link.say_hello(self.pipe.hello(proof, size=self.size))
+            link = Link(self, connection, self._hello(connection, proof), self._era)
+            link.say_hello()
             if await link.until_proven(PROOF_TIMEOUT):
                 await link.over.wait()
         except ClosedError:
@@ -153,8 +157,12 @@ class PipeRunner:
             link.turn_away()
             return
         again = self.partner is not None
+        if again and link.era != self._era:
+            # Another link carried bytes since: what the two said here is no place to go on.
+            link.connection.abort(ConnectionAborted("another connection was the pipe meanwhile"))
+            return
         try:
-            messages = self.pipe.resume(hello)
+            messages = self.pipe.resume(hello, link.hello)
         except ProtocolError as error:
             if again:
                 self._fail(_broken_rule(error))
@@ -164,6 +172,7 @@ class PipeRunner:
             return
         self.partner = key
         self.link = link
+        self._era += 1
         self.remote_size = hello.size
         self.lost.clear()
         self.found.set()
@@ -178,6 +187,8 @@ class PipeRunner:
             sent=hello.received,
             received=self.pipe.received,
         )
+        if self.size is not None and link.hello.size is None:
+            link.send([size_message(self.size)])
         link.send(messages)
         self._changed.set()
 
@@ -206,12 +217,14 @@ class PipeRunner:
             return
         match event:
             case DataReceived():
-                self._unwritten.put_nowait(event.data)
+                self._unwritten.put(event.data)
             case RemoteEnded():
                 self._remote_ended.set()
                 self._confirm()
             case Confirmed():
                 self._check_done()
+            case SizeTold():
+                self.remote_size = event.size
             case Stopped():
                 self._give_up(f"the other side gave up: {event.reason or 'no reason told'}")
             case Busy():
@@ -221,6 +234,12 @@ class PipeRunner:
         self._changed.set()
 
     # Inside: links
+
+    def _hello(self, connection: Connection, proof: bytes) -> Hello:
+        """What to tell a remote that proved nothing yet: how far we are only to the partner."""
+        if connection.remote_key != self.partner:
+            return Hello(proof)
+        return self.pipe.hello(proof, size=self.size)
 
     def _turned_away(self, link: Link) -> None:
         """The remote took another partner."""
@@ -332,7 +351,7 @@ class PipeRunner:
 
     async def _write_all(self) -> None:
         while True:
-            data = await self._unwritten.get()
+            data = await self._unwritten.take()
             try:
                 await self._sink.write(data)
             except OSError as error:

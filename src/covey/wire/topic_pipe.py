@@ -1,6 +1,6 @@
 """The protocol of `covey pipe`: bytes both ways over one channel, with credit and a confirmed end.
 
-Six message types on the channel `covey/pipe`, whose handshake is a `Hello`:
+Seven message types on the channel `covey/pipe`, whose handshake is a `Hello`:
 
 ====  =========  ===============================================================
 type  name       payload
@@ -11,13 +11,18 @@ type  name       payload
 3     received   the same two values, as the receiver wrote them out
 4     stop       why this side gives up, UTF-8, at most `MAX_REASON` bytes
 5     busy       empty: this side is in a pipe with another peer already
+6     size       uint: how many bytes this side will send in all
 ====  =========  ===============================================================
 
 A side may be `WINDOW` bytes ahead of what the other has written out, so a slow writer holds back
 its sender and nothing else on the connection. What was not written out yet is kept: when the
 connection is lost, the next one goes on where the hello of each side says. A side is done when its
-own end was confirmed and it confirmed the other's. Sans-I/O: the caller moves bytes and tells when
-they are written.
+own end was confirmed and it confirmed the other's.
+
+A hello is read before anything is proved. So only the partner of before is told how far this side
+is; everybody else gets `Hello(proof)`, the same whatever goes on, and the size after the proof.
+
+Sans-I/O: the caller moves bytes and tells when they are written.
 """
 
 from __future__ import annotations
@@ -45,8 +50,8 @@ CREDIT_STEP: Final = WINDOW // 8
 MAX_REASON: Final = 256
 """Bytes of the reason in a stop."""
 
-DATA, CREDIT, END, RECEIVED, STOP, BUSY = range(6)
-KINDS: Final = 6
+DATA, CREDIT, END, RECEIVED, STOP, BUSY, SIZE = range(7)
+KINDS: Final = 7
 _DIGEST_SIZE = hashlib.sha256().digest_size  # the quickest that hashlib has on common processors
 
 Message: TypeAlias = tuple[int, Buffer]
@@ -120,12 +125,26 @@ class Busy:
     """The remote is in a pipe with another peer."""
 
 
-PipeEvent: TypeAlias = DataReceived | CreditReceived | RemoteEnded | Confirmed | Stopped | Busy
+@dataclass(frozen=True, slots=True)
+class SizeTold:
+    """The remote will send `size` bytes in all."""
+
+    size: int
+
+
+PipeEvent: TypeAlias = (
+    DataReceived | CreditReceived | RemoteEnded | Confirmed | Stopped | Busy | SizeTold
+)
 
 
 def stop_message(reason: str) -> Message:
     """What a side sends that gives up; a long reason is cut."""
     return STOP, reason.encode(errors="replace")[:MAX_REASON]
+
+
+def size_message(size: int) -> Message:
+    """What tells a proven remote how much is to come: its hello did not."""
+    return SIZE, encode_uint(size)
 
 
 class TopicPipe:
@@ -134,7 +153,6 @@ class TopicPipe:
     __slots__ = (
         "_confirmed",
         "_end",
-        "_hello_limit",
         "_kept",
         "_kept_from",
         "_limit",
@@ -154,7 +172,6 @@ class TopicPipe:
         self.written_bytes = 0
         self._limit = WINDOW  # bytes we may send in all
         self._told_limit = WINDOW  # bytes the remote may send in all
-        self._hello_limit = WINDOW  # what the last hello told of it
         self._kept: deque[bytes] = deque()  # sent, not yet known to be written out
         self._kept_from = 0  # where they begin
         self._sent_hash = hashlib.sha256()
@@ -199,13 +216,12 @@ class TopicPipe:
         """Whether no byte, end or confirmation passed, so that any peer could still take part."""
         return not (self.sent or self.received or self._confirmed or self._remote_end)
 
-    def hello(self, proof: bytes, *, size: int | None = None) -> bytes:
-        """The payload of this side's open on a new connection."""
-        self._hello_limit = self._told_limit = self.written_bytes + WINDOW
-        return Hello(proof, size, self.received, self._told_limit).encode()
+    def hello(self, proof: bytes, *, size: int | None = None) -> Hello:
+        """What to tell the partner on a new connection. Changes nothing: it may come to nothing."""
+        return Hello(proof, size, self.received, self.written_bytes + WINDOW)
 
-    def resume(self, remote: Hello) -> Sequence[Message]:
-        """Both sides said hello: messages to send again, none on the first connection.
+    def resume(self, remote: Hello, own: Hello) -> Sequence[Message]:
+        """Both said hello, `own` is ours: messages to send again, none on the first connection.
 
         What was written out since our hello is told too: until now there was no way to tell.
 
@@ -226,8 +242,9 @@ class TopicPipe:
                 again.append((DATA, rest))
         if self._end is not None and not self._confirmed:
             again.append((END, self._end))
+        self._told_limit = own.limit
         limit = self.written_bytes + WINDOW
-        if limit > self._hello_limit and self._remote_end is None:
+        if limit > own.limit and self._remote_end is None:
             self._told_limit = limit
             again.append((CREDIT, encode_uint(limit)))
         return again
@@ -267,6 +284,8 @@ class TopicPipe:
                 return Stopped(_reason(payload))
             case 5:
                 return Busy()
+            case 6:
+                return SizeTold(read_uint(payload, 0, len(payload))[0])
             case _:
                 raise ProtocolError(f"a pipe has no message of type {kind}")
 
