@@ -200,7 +200,7 @@ async def test_an_unsupported_transform_is_refused_before_any_change() -> None:
 
 async def test_fields_of_an_entry_over_its_life() -> None:
     now = itertools.count(1000)
-    play = Play(clock=lambda: next(now))
+    play = Play(wall_clock=lambda: next(now))
     caller = {"note": "x", "state": "bogus", "key": b"bogus", "hub_birth": 1, "inferred_type": "y"}
     call = await play.start(peer(1), caller)
     [(address, data)] = play.hub.entries()
@@ -470,7 +470,7 @@ async def test_dials_to_what_was_found_do_not_wash_out_what_was_named() -> None:
 
 
 async def test_a_session_says_when_it_was_opened_in_milliseconds_since_1970() -> None:
-    play = Play(clock=lambda: 1_700_000_000_000.0)
+    play = Play(wall_clock=lambda: 1_700_000_000_000.0)
     await play.connected(peer(1))
     assert [session.opened_at for session in play.hub.sessions] == [1_700_000_000_000.0]
     await play.hub.disconnect(peer(1))

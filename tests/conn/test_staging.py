@@ -75,7 +75,7 @@ def told(event: Any) -> Any:
 @pytest.mark.parametrize("script", SCRIPTS, ids=[script["description"] for script in SCRIPTS])
 async def test_script(script: dict[str, Any]) -> None:
     clock = Clock()
-    staging = Staging(clock=clock)
+    staging = Staging(wall_clock=clock)
     events, live = staging.listen(), staging.live_entries()
     assert await ready(live) == [()]
     for step in script["steps"]:
@@ -286,7 +286,7 @@ async def test_views_are_read_only_and_keep_their_moment() -> None:
 
 async def test_stamps_from_the_network_are_dropped() -> None:
     clock = Clock()
-    staging = Staging(clock=clock)
+    staging = Staging(wall_clock=clock)
     lies = {"staging_birth": 1, "staging_updated": 9e15, "note": "kept"}
     staging.stage(address(1), lies, from_network=True)
     clock.now += 5
@@ -300,7 +300,7 @@ async def test_stamps_from_the_network_are_dropped() -> None:
 
 async def test_the_pool_is_bounded_and_the_least_recently_updated_goes() -> None:
     clock = Clock()
-    staging = Staging(clock=clock, limits=Limits(max_staged=3))
+    staging = Staging(wall_clock=clock, limits=Limits(max_staged=3))
     for number in range(3):
         clock.now += 1
         staging.stage(address(number))

@@ -30,7 +30,7 @@ KEY = bytes([7]) * 32
 
 def history(**limits: Any) -> History:
     ticks = itertools.count(1_700_000_000_000, 1500)
-    return History(clock=lambda: next(ticks), limits=Limits(**limits))
+    return History(wall_clock=lambda: next(ticks), limits=Limits(**limits))
 
 
 def test_a_story_reads_in_order_with_times_and_advice() -> None:

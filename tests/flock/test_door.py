@@ -57,7 +57,7 @@ async def test_a_dial_of_the_application_through_the_hub_is_no_handshake_of_a_st
         address = Address.net(*await there.listen_on(HOST))
         connection = await flock.hub.connect(address)
         assert flock.connecting == 0
-        assert flock._context.selves.accepting() == 0
+        assert len(flock._context.handshakes) == 0
         await connection.close()
         assert flock.connecting == 0
         assert events.types == []

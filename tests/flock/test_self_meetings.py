@@ -18,8 +18,7 @@ IN, OUT = closed(initiator=False), closed(initiator=True)
 def meetings(*, dialling: int, accepting: int) -> tuple[SelfMeetings, list[FlockEvent], HandClock]:
     told: list[FlockEvent] = []
     clock = HandClock()
-    selves = SelfMeetings(clock, told.append)
-    selves.dialling, selves.accepting = lambda: dialling, lambda: accepting
+    selves = SelfMeetings(clock, told.append, dialling=range(dialling), accepting=range(accepting))
     return selves, told, clock
 
 

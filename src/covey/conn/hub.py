@@ -12,18 +12,20 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from covey.address import Address
+from covey.closing import Closing
 from covey.conn.hub_entry import RESERVED, Cut, HubEntry
 from covey.conn.hub_events import HubEvent, State, Via
 from covey.conn.hub_machine import HubMachine
 from covey.conn.hub_story import HubStory
 from covey.conn.sessions import Dialler, Link, Session, TieBreak
-from covey.conn.staging import BAD_ADDRESS, wall_clock
+from covey.conn.staging import BAD_ADDRESS
 from covey.conn.story import History, Peer, Story
 from covey.errors import AddressError, ConnectError, ConnectionAborted, HubClosed, UsageError
 from covey.events import LiveSubscription, Subscription
 from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.net.close_reason import CloseReason
+from covey.wall_clock import wall_clock
 
 if TYPE_CHECKING:
     from covey.net.attempt import AttemptObserver
@@ -46,8 +48,9 @@ class Hub:
     before its handshake. With a `dialler` only `key_pair` of these can be given: else `UsageError`.
 
     `connect_timeout` in seconds overrides the default by type of the peer (lan 30, bt 60, dht 300,
-    others 10). `tie_break` chooses between sessions with the same key (None
-    keeps all; see `keep_smaller_dialler`). `clock` gives milliseconds since 1970.
+    others 10). `tie_break` chooses between sessions with the same key (None keeps all; see
+    `keep_smaller_dialler`). `history` is where the stories go (None: a new one). `wall_clock` gives
+    milliseconds since 1970.
 
     After `close` every method but `close` and `reset` raises `HubClosed`, properties stay
     readable; closing it also closes its connections.
@@ -65,7 +68,8 @@ class Hub:
         observer: AttemptObserver | None = None,
         tie_break: TieBreak | None = None,
         connect_timeout: float | None = None,
-        clock: Callable[[], float] = wall_clock,
+        history: History | None = None,
+        wall_clock: Callable[[], float] = wall_clock,
         handshakes: Mapping[str, Handshake] | None = None,
         transports: Mapping[str, Transport] | None = None,
     ) -> None:
@@ -79,11 +83,13 @@ class Hub:
                 transports=transports,
             )
         self.limits = limits or Limits()
-        self.history = History(clock=clock, limits=self.limits)
+        if history is None:
+            history = History(wall_clock=wall_clock, limits=self.limits)
+        self.history = history
         self._story = HubStory(self.history, observer)
         self._admit_too = admit
-        self._closed = False
-        self._shutdown: asyncio.Task[None] | None = None
+        self._closing = Closing()
+        self._ended: list[Link] = []  # told as ended by `close`, which closes them
         self._endpoint: Endpoint | None = None
         if dialler is None:
             key_pair = key_pair or KeyPair.generate()
@@ -106,7 +112,7 @@ class Hub:
             dialler=dialler,
             own_key=self.public_key,
             limits=self.limits,
-            clock=clock,
+            clock=wall_clock,
             story=self._story,
             tie_break=tie_break,
             connect_timeout=connect_timeout,
@@ -297,7 +303,7 @@ class Hub:
         The events have happened when this first waits; it returns when all is closed. Silent on a
         closed hub.
         """
-        if not self._closed:
+        if not self.closed:
             links = self._machine.end_everything(_reset, CloseReason.LOCAL)
             await self._machine.cut(links, ConnectionAborted("reset"), CloseReason.LOCAL)
 
@@ -306,15 +312,12 @@ class Hub:
 
         Returns when no task, timer or socket of the hub is left. May be called again.
         """
-        if not self._closed:
-            self._machine.refusing = True
-            links = self._machine.end_everything(_closed, CloseReason.SHUTDOWN)
-            self._closed = True
+        if not self.closed:
+            self._machine.closed = True
+            self._ended = self._machine.end_everything(_closed, CloseReason.SHUTDOWN)
             self._machine.events.close()
             self._machine.table.live.close()
-            self._shutdown = asyncio.create_task(self._shut_down(links), name="covey hub close")
-        if self._shutdown is not None:
-            await asyncio.shield(self._shutdown)
+        await self._closing.run(self._shut_down, "covey hub close")
 
     async def __aenter__(self) -> Self:
         self._check_open()
@@ -326,14 +329,14 @@ class Hub:
     # What it is
 
     def __repr__(self) -> str:
-        if self._closed:
+        if self.closed:
             return "<Hub closed>"
         return f"<Hub {len(self._machine.sessions)} sessions, {self.dials} dials under way>"
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closed
+        return self._machine.closed
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -367,17 +370,17 @@ class Hub:
             raise AddressError(BAD_ADDRESS) from error
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise HubClosed(CLOSED)
 
-    async def _shut_down(self, links: list[Link]) -> None:
+    async def _shut_down(self) -> None:
         if self._endpoint is not None:
             await self._endpoint.close()
-        await self._machine.cut(links, HubClosed(CLOSED), CloseReason.SHUTDOWN)
+        await self._machine.cut(self._ended, HubClosed(CLOSED), CloseReason.SHUTDOWN)
         await self._machine.tasks.end(self.limits.close_timeout)
 
     def _came_in(self, connection: Connection) -> None:
-        if self._closed:
+        if self.closed:
             connection.abort(HubClosed(CLOSED))
             return
         try:

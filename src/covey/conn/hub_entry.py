@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,11 @@ def was_found(data: Mapping[str, Any]) -> bool:
     return data.get("source", APPLICATION) not in (None, APPLICATION)
 
 
-class Cut(Exception):
+@dataclass(frozen=True, slots=True)
+class Cut:
     """How an entry ended when `reset` or `close` ended it; `error` is for those who wait."""
 
-    def __init__(self, error: CoveyError) -> None:
-        super().__init__(str(error))
-        self.error = error
+    error: CoveyError
 
 
 class Dial:
@@ -102,15 +102,15 @@ class Entry:
         self.data: Mapping[str, Any] = MappingProxyType({})
         self.dial: Dial | None = None
         self.sessions: dict[int, Session] = {}
-        self.ending: asyncio.Future[Exception | None] | None = None
+        self.ending: asyncio.Future[Cut | Exception | None] | None = None
 
-    def ended(self) -> asyncio.Future[Exception | None]:
+    def ended(self) -> asyncio.Future[Cut | Exception | None]:
         """Resolves when the entry is gone (None), or an error keeps or ends it."""
         if self.ending is None:
             self.ending = asyncio.get_running_loop().create_future()
         return self.ending
 
-    def settle(self, outcome: Exception | None) -> None:
+    def settle(self, outcome: Cut | Exception | None) -> None:
         """Tell those who wait for the end."""
         if self.ending is not None and not self.ending.done():
             self.ending.set_result(outcome)

@@ -93,7 +93,7 @@ class HubMachine:
         self.sessions = SessionTable(limits)
         self.events: EventStream[HubEvent] = EventStream(backlog=limits.event_backlog)
         self.dials = 0
-        self.refusing = False
+        self.closed = False
         self._dialler = dialler
         self._own_key = own_key
         self._story = story
@@ -258,7 +258,7 @@ class HubMachine:
     async def retry(self, entry: Entry, target: Address, data: Mapping[str, Any] | None) -> None:
         """Dial again when `entry` is gone, for nobody (compatibility, section 4.3)."""
         end = await asyncio.shield(entry.ended())
-        if end is None and not self.refusing and self.table.get(entry.address) is None:
+        if end is None and not self.closed and self.table.get(entry.address) is None:
             try:
                 key = self.check_dial(entry.address, target, data)
             except CoveyError:
@@ -273,7 +273,7 @@ class HubMachine:
         if key is not None and key == self._own_key:
             return SelfConnection("the other end has our own key", address=text)
         entry = self.table.get(text)
-        if self.refusing or (entry is not None and entry.state == "disconnecting"):
+        if self.closed or (entry is not None and entry.state == "disconnecting"):
             return Refused("it is being disconnected", reason="disconnecting", address=text)
         refused = None
         if via == "incoming":

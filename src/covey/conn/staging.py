@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,6 +19,7 @@ from covey.conn.groups import Groups
 from covey.errors import AddressError, ClosedError
 from covey.events import EventStream, LiveSubscription, LiveView, Subscription
 from covey.limits import Limits
+from covey.wall_clock import wall_clock
 
 CLOSED = "This ConnStaging instance is closed, create a new one."
 BAD_ADDRESS = "The given address is not a valid multiserver-address"
@@ -54,18 +54,14 @@ class Unstaged:
 StagingEvent = Staged | Unstaged
 
 
-def wall_clock() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
-
-
 class Staging:
     """The candidate pool; addresses may be given as text or `Address`, and come back as text.
 
     `limits.max_staged` bounds the pool: a new address pushes out the one with the oldest
     `staging_updated`. `limits.max_staged_per_key` bounds the addresses of one key, and
     `max_per_source` (None: unbounded) those of one `source`: there the least recently staged of
-    the same key or source goes. `clock` gives milliseconds since 1970.
+    the same key or source goes. `wall_clock` gives milliseconds since
+    1970.
 
     After `close` (`len` is 0 then, nothing is `in` it) every other method raises `ClosedError`, and
     then `AddressError` for a text that is no multiserver address (`TypeError` for what is no
@@ -76,14 +72,14 @@ class Staging:
         self,
         *,
         limits: Limits | None = None,
-        clock: Callable[[], float] = wall_clock,
+        wall_clock: Callable[[], float] = wall_clock,
         max_per_source: int | None = None,
     ) -> None:
         limits = limits or Limits()
         self._limit = max(1, limits.max_staged)
         self._per_key = max(1, limits.max_staged_per_key)
         self._per_source = max_per_source
-        self._clock = clock
+        self._wall_clock = wall_clock
         self._closed = False
         # Plain dictionaries of plain values cost the garbage collector nothing; views come late.
         self._entries: dict[str, dict[str, Any]] = {}
@@ -113,7 +109,7 @@ class Staging:
         given = data or _NOTHING
         if from_network:
             given = {name: value for name, value in given.items() if name not in _STAMPS}
-        now = self._clock()
+        now = self._wall_clock()
         known = self._entries.get(text)
         if known is not None:
             self._store(text, {**known, "staging_updated": now, **given})

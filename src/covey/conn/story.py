@@ -127,11 +127,11 @@ class History:
     no connection.
     """
 
-    def __init__(self, *, clock: Callable[[], float], limits: Limits | None = None) -> None:
+    def __init__(self, *, wall_clock: Callable[[], float], limits: Limits | None = None) -> None:
         limits = limits or Limits()
         self._lines = max(1, limits.history)
         self._peers = max(1, limits.max_stories)
-        self._clock = clock
+        self._wall_clock = wall_clock
         self._order = 0
         self._chosen: OrderedDict[str, _Pages] = OrderedDict()
         self._strangers: OrderedDict[str, _Pages] = OrderedDict()
@@ -161,7 +161,7 @@ class History:
         if error is not None:
             fields = {"error": Failure.of(error), **fields}
         line = StoryLine(
-            self._clock(), step, text[:MAX_TEXT], address, reason, MappingProxyType(fields)
+            self._wall_clock(), step, text[:MAX_TEXT], address, reason, MappingProxyType(fields)
         )
         chosen = name in self._chosen
         pages.add(self._order, line, self._lines if chosen else min(self._lines, STRANGER_LINES))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from covey.address import Address
-from covey.conn.hub import Hub
+from covey.conn.hub_entry import APPLICATION
 from covey.conn.staging import Staging
-from covey.conn.story import Story, host_story
+from covey.conn.story import History, host_story
 from covey.errors import AddressError, ClosedError
 from covey.events import EventStream, LiveView
 from covey.flock.admission import Whitelist
@@ -22,38 +22,33 @@ from covey.limits import Limits
 from covey.peer_type import peer_type
 
 
-class Teller(Protocol):
-    """Where the lines for `explain` go; `covey.conn.story.History` is one."""
-
-    def tell(self, peer: Any, step: str, text: str, **fields: Any) -> None:
-        """Add a line to the story of `peer`."""
-
-    def story(self, peer: Any) -> Story:
-        """All that is remembered of `peer`."""
-
-    def has_told(self, peer: Any, error: BaseException) -> bool:
-        """Whether the newest line of `peer` is about this very error."""
-
-
 @dataclass(slots=True, kw_only=True)
 class Context:
-    """Settings and services of one flock. `max_connections` 0 is no limit of the flock's own."""
+    """Settings and services of one flock. `max_connections` 0 is no limit of the flock's own.
 
-    hub: Hub
+    `attempts` are the candidates whose dial or handshake is under way, `handshakes` the attempts
+    (by id) of who connected and shakes hands.
+    """
+
     staging: Staging
-    history: Teller
+    history: History
     clock: Clock
     limits: Limits
-    events: EventStream[FlockEvent]
     live: LiveView[Any]
     whitelist: Whitelist
     handshake: str
     max_connections: int
     closing: bool = False
+    attempts: set[Candidate] = field(default_factory=set)
+    handshakes: set[int] = field(default_factory=set)
+    events: EventStream[FlockEvent] = field(init=False)
     selves: SelfMeetings = field(init=False)
 
     def __post_init__(self) -> None:
-        self.selves = SelfMeetings(self.clock, self.publish)
+        self.events = EventStream(backlog=self.limits.event_backlog)
+        self.selves = SelfMeetings(
+            self.clock, self.publish, dialling=self.attempts, accepting=self.handshakes
+        )
 
     def publish(self, event: FlockEvent) -> None:
         """Tell the listeners; the counts are up to date when this is called."""
@@ -88,7 +83,7 @@ class Context:
         address = self.address(candidate)
         if address:
             self.history.tell(
-                address, step, text, stranger=candidate.source != "application", **fields
+                address, step, text, stranger=candidate.source != APPLICATION, **fields
             )
 
     def tell_host(self, host: str, step: str, text: str, **fields: Any) -> None:

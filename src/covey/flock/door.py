@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from covey.address import Address
@@ -12,18 +13,21 @@ from covey.errors import ClosedError, UsageError
 from covey.flock.admission import canonical_host
 from covey.flock.candidates import Candidate
 from covey.flock.context import Context
-from covey.flock.events import FlockError, FlockEvent, Listening, Peer, PeerRejected
+from covey.flock.events import FlockError, Listening, Peer, PeerRejected
 from covey.flock.own_addresses import OwnAddresses
 from covey.flock.policy import Reason
 from covey.flock.roster import Roster
 from covey.flock.watch import IncomingWatch, OutgoingWatch, info_of
+from covey.host_port import HostPort
 from covey.keys import KeyPair
-from covey.limits import Limits
 from covey.net.attempt import AttemptObserver
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 from covey.net.endpoint import Endpoint
 from covey.net.handshakes import RawHandshake, default_handshakes
+from covey.owned_tasks import OwnedTasks
+
+logger = logging.getLogger("covey.flock")
 
 
 class _Dialler:
@@ -49,72 +53,69 @@ class _Dialler:
 
 
 class Door:
-    """Listens, admits, accepts and dials; `open` must be called before anything else."""
+    """Listens, admits, accepts and dials; what comes in is brought to `roster`.
+
+    Without `hub` it makes one, and an endpoint for it.
+    """
 
     def __init__(
         self,
+        context: Context,
+        roster: Roster,
         hub: Hub | None,
         *,
         key_pair: KeyPair | None,
         id: bytes,  # noqa: A002 - the original's option
-        handshake: str,
-        limits: Limits,
         host: str | None,
-        publish: Callable[[FlockEvent], object],
     ) -> None:
         self.own = OwnAddresses()
-        self.incoming = IncomingWatch(publish)
-        self._publish = publish
+        self._context = context
+        self._roster = roster
+        self._incoming = IncomingWatch(context)
         self._host = host
-        self._timeout = limits.connect_timeout + limits.handshake_timeout
         self._asked: str | None = None
-        self._listening: asyncio.Task[tuple[str, int]] | None = None
+        self._listening: asyncio.Future[HostPort] | None = None
+        self._tasks = OwnedTasks(logger)
         self._endpoint: Endpoint | None = None
         self._unsubscribe: Callable[[], None] | None = None
+        limits = context.limits
+        self._timeout = limits.connect_timeout + limits.handshake_timeout
         if hub is None:
-            pair = key_pair or KeyPair.generate()
             self._endpoint = Endpoint(
-                key_pair=pair,
+                key_pair=key_pair,
                 limits=limits,
                 id=id,
-                handshake=handshake,
+                handshake=context.handshake,
                 handshakes={**default_handshakes(), "raw": RawHandshake()},
                 on_connection=self._accepted,
                 admit=self._admit,
-                observer=self.incoming,
+                observer=self._incoming,
                 owns_connections=False,
             )
             dialler = _Dialler(self._endpoint, limits.connect_timeout)
-            hub = Hub(key_pair=pair, limits=limits, dialler=dialler)
+            hub = Hub(key_pair=key_pair, limits=limits, dialler=dialler, history=context.history)
+        else:
+            self._unsubscribe = hub.subscribe(self._hub_told)
         self.hub = hub
-
-    def open(self, context: Context, roster: Roster) -> None:
-        """Bring what comes in to `roster`."""
-        self._context = context
-        self._roster = roster
-        self.incoming.tell_to(context)
-        if self._endpoint is None:
-            self._unsubscribe = self.hub.subscribe(self._hub_told)
 
     # Listening
 
     @property
-    def address(self) -> tuple[str, int] | None:
+    def address(self) -> HostPort | None:
         """Host and port at which it listens, None before."""
-        task = self._listening
-        done = task is not None and task.done() and not task.cancelled() and not task.exception()
-        return task.result() if task is not None and done else None
+        place = self._listening
+        done = place is not None and place.done() and place.exception() is None
+        return place.result() if place is not None and done else None
 
-    async def listen_on(self, host: str | None, port: int) -> tuple[str, int]:
+    async def listen_on(self, host: str | None, port: int) -> HostPort:
         """Listen unless that was done already; see `Flock.listen_on`."""
         _check_port(port)
         if self._listening is None:
             self._asked = host or self._host
-            task = asyncio.create_task(self._listen(self._asked, port), name="flock listen")
-            # Whoever waits gets its error, and the `error` event told it.
-            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-            self._listening = task
-        place = await self._listened(self._listening)
+            self._listening = asyncio.get_running_loop().create_future()
+            work = self._listen(self._listening, self._asked, port)
+            self._tasks.spawn(work, "covey flock listen")
+        place = await asyncio.shield(self._listening)
         if port not in (0, place[1]):
             raise UsageError(f"this flock listens at port {place[1]} already")
         known = {canonical_host(name) for name in (self._asked, place[0]) if name}
@@ -122,29 +123,19 @@ class Door:
             raise UsageError(f"this flock listens at {self._asked or place[0]} already")
         return place
 
-    async def _listened(self, task: asyncio.Task[tuple[str, int]]) -> tuple[str, int]:
+    async def _listen(self, told: asyncio.Future[HostPort], host: str | None, port: int) -> None:
+        """Listen and tell all who wait for it, of a failure too."""
+        listener = self._endpoint or self.hub
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if task.cancelled() and caller is not None and not caller.cancelling():
-                raise ClosedError("the flock was closed") from None
-            raise
-
-    async def _listen(self, host: str | None, port: int) -> tuple[str, int]:
-        try:
-            if self._endpoint is not None:
-                place = await self._endpoint.listen_on(host, port)
-            else:
-                place = await self.hub.listen_on(host, port)
-        except BaseException as error:
+            place = await listener.listen_on(host, port)
+        except Exception as error:  # noqa: BLE001 - who waits gets it, and the event tells it
             self._listening = None  # another port may do
-            if isinstance(error, Exception):
-                self._publish(FlockError(error))
-            raise
-        self.own.add(*place)
-        self._publish(Listening(*place))
-        return place
+            self._context.publish(FlockError(error))
+            _fail(told, error)
+        else:
+            self.own.add(*place)
+            told.set_result(place)
+            self._context.publish(Listening(*place))
 
     # Accepting
 
@@ -162,12 +153,12 @@ class Door:
             return None
         if limit is None:  # else the hub told it
             self._context.tell_host(host, "rejected", f"not accepted: {text}", reason=str(reason))
-        self._publish(PeerRejected(Peer(canonical_host(host), port, None), reason, text))
+        self._context.publish(PeerRejected(Peer(canonical_host(host), port, None), reason, text))
         return text
 
     def _accepted(self, connection: Connection) -> None:
         """The own endpoint completed the handshake of an accepted connection."""
-        self.incoming.done(connection.attempt)
+        self._incoming.done(connection.attempt)
         self.hub.accept(connection)  # a refusal of the hub cuts it, and the roster tells its end
         self._roster.arrive_later(connection, info_of(connection, None))
 
@@ -204,11 +195,17 @@ class Door:
         """Listen no more, end the handshakes of accepted connections. The hub stays as it is."""
         if self._unsubscribe is not None:
             self._unsubscribe()
+        await self._tasks.end()
         if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+            _fail(self._listening, ClosedError("the flock was closed"))
         if self._endpoint is not None:
             await self._endpoint.close()
+
+
+def _fail(future: asyncio.Future[HostPort], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # perhaps nobody waits: then this is not a lost error
 
 
 def _check_port(port: int) -> None:

@@ -6,23 +6,23 @@ What is decided is decided in `policy`; the candidates live in `Pursuit`, the co
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
-from covey.address import Address
+from covey.closing import Closing
 from covey.conn.hub import Hub
+from covey.conn.hub_entry import APPLICATION
 from covey.conn.staging import Staging
-from covey.conn.story import Story
+from covey.conn.story import History, Story
 from covey.discovery.channel import Channel, PeerFound
 from covey.discovery.dns import DnsDiscovery
 from covey.discovery.names import Hash, Name, name_bytes, topic_hash
 from covey.errors import ClosedError, CoveyError, UsageError
-from covey.events import EventStream, LiveSubscription, LiveView, Subscription
+from covey.events import LiveSubscription, LiveView, Subscription
 from covey.flock import policy
-from covey.flock.admission import Bans, Screen, Whitelist, canonical_host
+from covey.flock.admission import Bans, Screen, Whitelist
 from covey.flock.clock import Clock, LoopClock
 from covey.flock.context import Context
 from covey.flock.door import Door
@@ -38,12 +38,13 @@ from covey.flock.pursuit import Pursuit
 from covey.flock.records import Handler, Hooks
 from covey.flock.roster import Roster
 from covey.flock.topic import Topic
-from covey.flock.view import FlockEntry, explain, explain_key, flock_entries
+from covey.flock.view import FlockEntry, View
 from covey.host_port import show
 from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.net.connection import Connection
 from covey.owned_tasks import OwnedTasks
+from covey.wall_clock import wall_clock
 
 logger = logging.getLogger("covey.flock")
 
@@ -99,74 +100,62 @@ class Flock:
         clock: Clock | None = None,
     ) -> None:
         limits = limits or DEFAULT_LIMITS
-        hooks = Hooks(handler, stream, connect, limits.handshake_timeout)
         handshake = handshake or ("raw" if stream is not None else "noise")
         check_options(
-            id=id,
-            handshake=handshake,
-            max_connections=max_connections,
-            hub=hub,
-            key_pair=key_pair,
+            id=id, handshake=handshake, max_connections=max_connections, hub=hub, key_pair=key_pair
         )
         self.id = os.urandom(32) if id is None else bytes(id)
         self._hash = hash
         self._topics: dict[bytes, Topic] = {}
         self._tasks = OwnedTasks(logger)
-        self._closing: asyncio.Task[None] | None = None
-        self._door = Door(
-            hub,
-            key_pair=key_pair,
-            id=self.id,
-            handshake=handshake,
-            limits=limits,
-            host=host,
-            publish=self._publish,
-        )
-        self.hub = self._door.hub
+        self._closing = Closing()
         self.staging = Staging(limits=limits) if staging is None else staging
         self.channel = _own_channel(discovery, limits) if channel is None else channel
-        made = ((self.hub, hub), (self.staging, staging), (self.channel, channel))
-        self._owned = [part for part, given in made if given is None]
-        self._context = self._make_context(
+        self._context = Context(
+            staging=self.staging,
+            history=History(wall_clock=wall_clock, limits=limits) if hub is None else hub.history,
             clock=clock or LoopClock(),
             limits=limits,
+            live=LiveView(self._entries),
             whitelist=Whitelist(whitelist),
             handshake=handshake,
             max_connections=max_connections,
         )
-        self._build(hooks, frozenset(public_sources))
+        hooks = Hooks(handler, stream, connect, limits.handshake_timeout)
+        self._join_parts(hooks, hub, key_pair, host=host, public_sources=frozenset(public_sources))
+        made = ((self.hub, hub), (self.staging, staging), (self.channel, channel))
+        self._owned = [part for part, given in made if given is None]
 
-    def _make_context(self, *, limits: Limits, **settings: Any) -> Context:
-        return Context(
-            hub=self.hub,
-            staging=self.staging,
-            history=self.hub.history,
-            limits=limits,
-            events=EventStream(backlog=limits.event_backlog),
-            live=LiveView(self._entries),
-            **settings,
-        )
-
-    def _build(self, hooks: Hooks, public_sources: frozenset[str]) -> None:
+    def _join_parts(
+        self,
+        hooks: Hooks,
+        hub: Hub | None,
+        key_pair: KeyPair | None,
+        *,
+        host: str | None,
+        public_sources: frozenset[str],
+    ) -> None:
         """Join the parts that decide and the parts that act."""
-        context, door = self._context, self._door
-        self._roster = Roster(
-            context, own_id=self.id, own_key=self.hub.public_key or b"", hooks=hooks
-        )
+        context = self._context
+        key_pair = hub.key_pair if hub is not None else key_pair or KeyPair.generate()
+        own_key = key_pair.public_key if key_pair is not None else b""
+        self._roster = Roster(context, own_id=self.id, own_key=own_key, hooks=hooks)
+        self._door = Door(context, self._roster, hub, key_pair=key_pair, id=self.id, host=host)
+        self.hub = self._door.hub
         self._pursuit = Pursuit(
             context,
             self._roster,
-            dial=door.dial if hooks.stream is None else door.dial_apart,
+            dial=self._door.dial if hooks.stream is None else self._door.dial_apart,
             screen=Screen(
                 whitelist=context.whitelist,
                 bans=Bans(),
-                is_own=door.own.has,
+                is_own=self._door.own.has,
                 public_sources=public_sources,
             ),
             share=hooks.stream is None,
         )
         self._roster.report_to(Outcomes(self._pursuit))
-        door.open(context, self._roster)
+        self._view = View(context, self.hub, self._pursuit, self._roster)
         self._unsubscribe = self.channel.subscribe(self._peer_found)
 
     def __repr__(self) -> str:
@@ -187,7 +176,7 @@ class Flock:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closing is not None
+        return self._closing.begun
 
     @property
     def key_pair(self) -> KeyPair | None:
@@ -202,7 +191,7 @@ class Flock:
     @property
     def connecting(self) -> int:
         """Attempts under way and connections in their handshake, both directions."""
-        return self._pursuit.attempts + len(self._door.incoming) + self._roster.pending
+        return self._pursuit.attempts + len(self._context.handshakes) + self._roster.pending
 
     @property
     def connected(self) -> int:
@@ -259,7 +248,7 @@ class Flock:
             topic = Topic(self, raw, topic_hash(raw, self._hash))
             self._topics[raw] = topic
         if topic.change(announce=announce, lookup=lookup):
-            self._tasks.spawn(self._start(topic), f"flock join {raw!r}")
+            self._tasks.spawn(self._start(topic), f"covey flock join {raw!r}")
         await topic.started()
         return topic
 
@@ -308,7 +297,7 @@ class Flock:
         self._check_open()
         raw, (host, port, key) = name_bytes(name), place_of(peer)
         self._pursuit.lift(raw, host, port)
-        return self._pursuit.found(raw, host, port, "application", key)
+        return self._pursuit.found(raw, host, port, APPLICATION, key)
 
     def remove_peer(self, name: Name, peer: PeerPlace) -> None:
         """Never dial this address for the topic again, until `add_peer` names it.
@@ -323,14 +312,7 @@ class Flock:
     def explain(self, peer: PeerPlace | bytes | Peer) -> Story:
         """What is remembered of a peer (place, address or key), and what comes next."""
         self._check_open()
-        if isinstance(peer, Peer):
-            peer = (peer.host, peer.port)
-        if isinstance(peer, bytes) or (isinstance(peer, Address) and peer.host is None):
-            return explain_key(self._context, self._pursuit, self._roster, peer)
-        host, port, key = place_of(peer)
-        return explain(
-            self._context, self._pursuit, self._roster, (canonical_host(host), port), key
-        )
+        return self._view.explain(peer)
 
     def entries(self) -> tuple[FlockEntry, ...]:
         """Every candidate, then the peers that connected to us from elsewhere."""
@@ -338,7 +320,7 @@ class Flock:
         return self._entries()
 
     def _entries(self) -> tuple[FlockEntry, ...]:
-        return flock_entries(self._context, self._pursuit, self._roster)
+        return self._view.entries()
 
     def live_entries(self) -> LiveSubscription[tuple[FlockEntry, ...]]:
         """`entries` now, then once after each burst of changes."""
@@ -373,9 +355,7 @@ class Flock:
         Tells the end of every connection, then `close`; returns when no task, timer or socket of
         the flock is left. What was given at the start stays open.
         """
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._close(), name="flock close")
-        await asyncio.shield(self._closing)
+        await self._closing.run(self._close, "covey flock close")
 
     async def _close(self) -> None:
         self._context.closing = True
@@ -395,7 +375,7 @@ class Flock:
         self._context.live.close()
 
     def _check_open(self) -> None:
-        if self._closing is not None:
+        if self._closing.begun:
             raise ClosedError("this flock is closed")
 
 

@@ -28,7 +28,7 @@ from covey.flock.events import (
 )
 from covey.flock.gate import DialGate
 from covey.flock.policy import Reason
-from covey.flock.records import Ring
+from covey.flock.records import RosterView
 from covey.flock.watch import OutgoingWatch, info_of
 from covey.host_port import parse_ip, show
 from covey.net.connection import Connection
@@ -47,7 +47,7 @@ class Pursuit:
     def __init__(
         self,
         context: Context,
-        ring: Ring,
+        roster: RosterView,
         *,
         dial: Callable[[Candidate, OutgoingWatch], Awaitable[Connection]],
         screen: Screen,
@@ -55,7 +55,7 @@ class Pursuit:
     ) -> None:
         limits = context.limits
         self._context = context
-        self._ring = ring
+        self._roster = roster
         self._dial = dial
         self._screen = screen
         self._bans = screen.bans
@@ -65,8 +65,7 @@ class Pursuit:
         )
         self._queue = DialQueue()
         self._gate = DialGate(context, self.kick)
-        self._attempts: set[Candidate] = set()
-        context.selves.dialling = lambda: len(self._attempts)
+        self._attempts = context.attempts
         self._timers: dict[Candidate, Timer] = {}
         self._kicking = False
         self._kick_again = False
@@ -140,10 +139,12 @@ class Pursuit:
         host = canonical_host(host)
         self._bans.add(host, port, name, Reason.APPLICATION)
         candidate = self._table.get(name, host, port)
-        shown = candidate or Candidate(host=host, port=port, name=name, source="application")
+        shown = candidate or Candidate(host=host, port=port, name=name, source=APPLICATION)
         if candidate is not None and candidate.state is not State.CONNECTED:
             self._forget(candidate)
-        self._context.tell(shown, "banned", "banned by the application", reason="application")
+        self._context.tell(
+            shown, "banned", "banned by the application", reason=str(Reason.APPLICATION)
+        )
         self._context.publish(PeerBanned(self._context.peer(shown), Reason.APPLICATION))
 
     def lift(self, name: bytes, host: str, port: int) -> bool:
@@ -215,7 +216,9 @@ class Pursuit:
     def _dial_queued(self) -> None:
         for _ in range(len(self._queue)):
             busy = len(self._attempts)
-            if not self._gate.open(busy, busy + self._ring.connected + self._ring.pending_outgoing):
+            if not self._gate.open(
+                busy, busy + self._roster.connected + self._roster.pending_outgoing
+            ):
                 return
             candidate = self._queue.pop()
             if candidate is None or self._is_served(candidate):
@@ -250,7 +253,7 @@ class Pursuit:
         self._attempts.add(candidate)
         candidate.last = f"attempt {candidate.retries + 1}"  # the hub tells the story of the dial
         self._context.publish(Connecting(self._context.peer(candidate)))
-        name = f"flock dial {show(candidate.host, candidate.port)}"
+        name = f"covey flock dial {show(candidate.host, candidate.port)}"
         task = self._tasks.spawn(self._attempt(candidate), name)
         self._dials[candidate] = task
         task.add_done_callback(lambda ended: self._task_ended(candidate, ended))
@@ -279,13 +282,13 @@ class Pursuit:
             self._end_attempt(candidate, watch, error)
         else:
             self._attempts.discard(candidate)
-            await self._ring.arrive(connection, info_of(connection, candidate), candidate)
-            self._ring.settle()
+            await self._roster.arrive(connection, info_of(connection, candidate), candidate)
+            self._roster.settle()
 
     def _attempt_over(self, candidate: Candidate) -> None:
         """It brought no connection."""
         self._attempts.discard(candidate)
-        self._ring.settle()
+        self._roster.settle()
 
     def _end_attempt(self, candidate: Candidate, watch: OutgoingWatch, error: Exception) -> None:
         self._attempt_over(candidate)

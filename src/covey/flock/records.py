@@ -86,10 +86,10 @@ class RosterOwner(Protocol):
         """Whether a dial is under way that may lead to the peer with `key` on `host`."""
 
     def slot_free(self) -> None:
-        """A connection ended or was registered: somebody may be dialled now."""
+        """A connection ended: somebody may be dialled now."""
 
 
-class Ring(Protocol):
+class RosterView(Protocol):
     """What a pursuit needs to know of the connections there are."""
 
     @property

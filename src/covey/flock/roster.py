@@ -57,6 +57,7 @@ class Roster:
         self._accepted: set[Record] = set()
         self._settling: set[Record] = set()
         self._tasks = OwnedTasks(logger)
+        self._owner: RosterOwner  # by `report_to`: the two know each other
 
     def report_to(self, owner: RosterOwner) -> None:
         """Tell `owner` what becomes of candidates. Called once, before anything else."""
@@ -121,7 +122,7 @@ class Roster:
         """`arrive` for an accepted connection; the `stream` hook gets a task of its own."""
         record = self._take_in(connection, info, None)
         if record is not None and self._hooks.stream is not None:
-            name = f"flock stream {connection.id}"
+            name = f"covey flock stream {connection.id}"
             self._tasks.spawn(self._ask(record, self._hooks.stream), name)
 
     def _take_in(
@@ -309,7 +310,7 @@ class Roster:
         self._context.publish(Connected(record.connection, record.info))
         # A listener may have closed it; then there is nobody to handle.
         if self._hooks.handler is not None and not record.finished and not self._context.closing:
-            name = f"flock handler {record.connection.id}"
+            name = f"covey flock handler {record.connection.id}"
             record.handler = self._tasks.spawn(self._handle(self._hooks.handler, record), name)
 
     # The application's handler

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 
 from covey.flock.clock import Clock, Timer
 from covey.flock.events import ConnectionClosed, FlockEvent
@@ -19,9 +19,16 @@ class SelfMeetings:
     the other one is not ours to tell.
     """
 
-    def __init__(self, clock: Clock, publish: Callable[[FlockEvent], object]) -> None:
-        self.dialling: Callable[[], int] = lambda: 0
-        self.accepting: Callable[[], int] = lambda: 0
+    def __init__(
+        self,
+        clock: Clock,
+        publish: Callable[[FlockEvent], object],
+        *,
+        dialling: Sized,
+        accepting: Sized,
+    ) -> None:
+        self._dialling = dialling
+        self._accepting = accepting
         self._clock = clock
         self._publish = publish
         self._accepted: list[ConnectionClosed] = []
@@ -31,12 +38,12 @@ class SelfMeetings:
     def accepted(self, event: ConnectionClosed) -> None:
         """The accepted end is closed; the dialled one may not have noticed yet."""
         self._accepted.append(event)
-        self._settle(wait=not self._dialled and self.dialling() > 0)
+        self._settle(wait=not self._dialled and len(self._dialling) > 0)
 
     def dialled(self, event: ConnectionClosed) -> None:
         """The dialled end is closed; the accepted one may not have noticed yet."""
         self._dialled.append(event)
-        self._settle(wait=not self._accepted and self.accepting() > 0)
+        self._settle(wait=not self._accepted and len(self._accepting) > 0)
 
     def flush(self) -> None:
         """Tell all that is left."""

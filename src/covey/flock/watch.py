@@ -11,7 +11,6 @@ from covey.flock.context import Context
 from covey.flock.events import (
     ConnectionClosed,
     ConnectionInfo,
-    FlockEvent,
     HandshakeTimedOut,
     Handshaking,
 )
@@ -78,41 +77,29 @@ class OutgoingWatch:
 
 
 class IncomingWatch:
-    """Observes and counts the handshakes of accepted connections."""
+    """Observes the handshakes of accepted connections; `Context.handshakes` are those under way."""
 
-    def __init__(self, publish: Callable[[FlockEvent], object]) -> None:
-        self._publish = publish
-        self._context: Context | None = None
-        self._under_way: set[int] = set()
-
-    def tell_to(self, context: Context) -> None:
-        """Where the stories are; called once, before anybody connects."""
+    def __init__(self, context: Context) -> None:
         self._context = context
-        context.selves.accepting = lambda: len(self._under_way)
-
-    def __len__(self) -> int:
-        return len(self._under_way)
 
     def handshaking(self, attempt: Attempt) -> None:
         """Somebody connected."""
-        self._under_way.add(attempt.id)
-        self._publish(Handshaking(_info(attempt, None)))
+        self._context.handshakes.add(attempt.id)
+        self._context.publish(Handshaking(_info(attempt, None)))
 
     def done(self, attempt: Attempt) -> None:
         """The handshake is over, the connection has been handed on."""
-        self._under_way.discard(attempt.id)
+        self._context.handshakes.discard(attempt.id)
 
     def handshake_failed(self, attempt: Attempt, error: ConnectError) -> None:
         """The raw connection is closed again."""
-        self._under_way.discard(attempt.id)
-        info = _info(attempt, None)
-        if self._context is not None:
-            text, reason = f"its handshake failed: {error}", error.code or type(error).__name__
-            told = {"reason": reason, "error": error}
-            self._context.tell_host(info.host, "handshake-failed", text, **told)
-            if isinstance(error, SelfConnection):  # nobody could dial where it came from: no ban
-                self._context.selves.accepted(ConnectionClosed(info, None, error))
-                return
+        context, info = self._context, _info(attempt, None)
+        context.handshakes.discard(attempt.id)
+        text, reason = f"its handshake failed: {error}", error.code or type(error).__name__
+        context.tell_host(info.host, "handshake-failed", text, reason=reason, error=error)
+        if isinstance(error, SelfConnection):  # nobody could dial where it came from: no ban
+            context.selves.accepted(ConnectionClosed(info, None, error))
+            return
         if isinstance(error, HandshakeTimeout):
-            self._publish(HandshakeTimedOut(info))
-        self._publish(ConnectionClosed(info, None, error))
+            context.publish(HandshakeTimedOut(info))
+        context.publish(ConnectionClosed(info, None, error))
