@@ -88,7 +88,9 @@ class End:
             now=asyncio.get_running_loop().time(),
             random_bytes=os.urandom,
         )
-        self.shell = StreamShell(session, self.opening, limits=Limits(), keeps_alive=True)
+        self.shell = StreamShell(
+            session, self.opening, opening=self.opening, limits=Limits(), quick=True
+        )
         self.shell.connection_made(cast("asyncio.Transport", self.wire))
 
     def feed(self, data: bytes | bytearray) -> None:

@@ -471,3 +471,17 @@ async def test_the_muxer_is_made_once() -> None:
         assert ours.mux is ours.mux
         with pytest.raises(UsageError):
             aiter(ours)
+
+
+async def test_a_connection_is_closed_at_the_end_of_its_block() -> None:
+    async with joined() as (ours, theirs):
+        async with ours as same:
+            assert same is ours
+            await ours.send(b"the last word")
+        assert ours.closed
+        assert ours.close_reason is CloseReason.LOCAL
+        assert await collect(theirs) == [b"the last word"]
+        with pytest.raises(ZeroDivisionError):
+            async with theirs:
+                raise ZeroDivisionError
+        assert theirs.closed

@@ -88,10 +88,16 @@ class RenamedNoise(NoiseHandshake):
         step: Protocol | None,
         now: float,
         limits: Limits,
+        likely_key: bytes | None = None,
     ) -> Session:
         self.made += 1
         return super().session(
-            identity, is_initiator=is_initiator, step=step, now=now, limits=limits
+            identity,
+            is_initiator=is_initiator,
+            step=step,
+            now=now,
+            limits=limits,
+            likely_key=likely_key,
         )
 
 

@@ -179,7 +179,8 @@ class End:
             now=asyncio.get_running_loop().time(),
             random_bytes=os.urandom,
         )
-        self.shell = StreamShell(session, Owner(self.tell), limits=Limits(), keeps_alive=True)
+        owner = Owner(self.tell)
+        self.shell = StreamShell(session, owner, opening=owner, limits=Limits(), quick=True)
         self.shell.connection_made(cast("asyncio.Transport", ToyTransport(self.tell)))
 
     def feed(self, data: bytes) -> None:

@@ -133,7 +133,8 @@ class Stage:
         self.tell: list[object] = []
         self.session = ToySession(self.tell)
         self.transport = ToyTransport(self.tell)
-        self.shell = StreamShell(self.session, Owner(self.tell), limits=Limits(**limits))
+        owner = Owner(self.tell)
+        self.shell = StreamShell(self.session, owner, opening=owner, limits=Limits(**limits))
 
     def start(self, *, is_open: bool = False) -> None:
         self.session.is_open = is_open

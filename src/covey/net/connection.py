@@ -43,9 +43,9 @@ class Connection:
     paused, so that the remote waits. After the end every method raises `ClosedError`, whose
     `__cause__` is `close_error`.
 
-    `id` is unique in the process; `type` is `tcp`; `handshake` is `noise` or `plain`; `opened_at`
-    is in milliseconds since 1970; `bytes_read` and `bytes_written` count what went over the
-    socket, handshake and framing included.
+    `async with` closes it. `id` is unique in the process; `type` is `tcp`; `handshake` is `noise`,
+    `plain`, `raw`, or what was registered; `opened_at` is in milliseconds since 1970; `bytes_read`
+    and `bytes_written` count what went over the socket, handshake and framing included.
     """
 
     __slots__ = (
@@ -110,6 +110,12 @@ class Connection:
         state = f"closed: {self.close_reason}" if self.closed else "open"
         return f"<Connection {self.id} {self.address} {state}>"
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
     # What it is
 
     @property
@@ -131,7 +137,7 @@ class Connection:
 
     @property
     def handshake(self) -> str:
-        """`noise` or `plain`."""
+        """The name of its handshake: `noise`, `plain`, `raw`, or what was registered."""
         return self.attempt.handshake
 
     @property
@@ -360,12 +366,6 @@ class Connection:
         return self._remote_ended
 
     # What the shell calls
-
-    def shell_started(self) -> None:
-        """Not called any more: a connection takes over after the handshake."""
-
-    def shell_opened(self, opened: Opened) -> None:
-        """Not called any more: a connection takes over after the handshake."""
 
     def messages_received(self, messages: list[bytes]) -> None:
         """Pass messages to the consumer, or keep them for the reader."""

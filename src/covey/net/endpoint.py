@@ -353,5 +353,5 @@ def _attempt(
         handshake.name,
         transport.name,
         proves_key=handshake.proves_key,
-        keeps_alive=handshake.keeps_alive,
+        keeps_alive=handshake.quick,
     )

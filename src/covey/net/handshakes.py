@@ -47,8 +47,8 @@ class Handshake(Protocol):
         """Whether the remote proves a public key."""
 
     @property
-    def keeps_alive(self) -> bool:
-        """Whether its sessions are `WatchedSession`s."""
+    def quick(self) -> bool:
+        """Whether its sessions are `QuickSession`s: they also send keep-alives."""
 
     def check(self, step: address.Protocol, identity: Identity) -> bool:
         """Whether `step` of an address names this very node. Raises `AddressError` for bad data."""
@@ -61,8 +61,12 @@ class Handshake(Protocol):
         step: address.Protocol | None,
         now: float,
         limits: Limits,
+        likely_key: bytes | None = None,
     ) -> Session:
-        """A new session; `step` is the handshake in the dialled address, None for accepted ones."""
+        """A new session; `step` is the handshake in the dialled address, None for accepted ones.
+
+        `likely_key` is what the remote proved when it was last met: a hint, and no demand.
+        """
 
     def is_self(self, opened: Opened, identity: Identity) -> bool:
         """Whether the remote turned out to be this very node."""
@@ -79,7 +83,7 @@ class NoiseHandshake:
     name = "noise"
     multiplexed = True
     proves_key = True
-    keeps_alive = True
+    quick = True
 
     def __init__(self, *, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._random_bytes = random_bytes
@@ -101,6 +105,7 @@ class NoiseHandshake:
         step: address.Protocol | None,
         now: float,
         limits: Limits,
+        likely_key: bytes | None = None,
     ) -> Session:
         """A secret stream that has not begun."""
         key_pair = identity.key_pair
@@ -112,7 +117,7 @@ class NoiseHandshake:
             if kind not in self._spares:
                 self._spares[kind] = self._fresh(key_pair, is_initiator)
 
-        return SecretStream(
+        stream = SecretStream(
             is_initiator=is_initiator,
             key_pair=key_pair,
             now=now,
@@ -121,6 +126,8 @@ class NoiseHandshake:
             ahead=Ahead(spare, make_spare),
             limits=limits,
         )
+        stream.likely_key = key or likely_key
+        return stream
 
     def _fresh(self, key_pair: KeyPair, is_initiator: bool) -> wire.NoiseHandshake:
         seed = self._random_bytes(EPHEMERAL_SEED_SIZE)
@@ -140,7 +147,7 @@ class PlainHandshake:
     name = "plain"
     multiplexed = False
     proves_key = False
-    keeps_alive = False
+    quick = False
 
     def check(self, step: address.Protocol, identity: Identity) -> bool:  # noqa: ARG002
         """`plain` takes no data."""
@@ -156,6 +163,7 @@ class PlainHandshake:
         step: address.Protocol | None,  # noqa: ARG002
         now: float,
         limits: Limits,
+        likely_key: bytes | None = None,  # noqa: ARG002
     ) -> Session:
         """An id exchange that has not begun."""
         return PlainSession(is_initiator=is_initiator, id=identity.id, now=now, limits=limits)
@@ -171,7 +179,7 @@ class RawHandshake:
     name = "raw"
     multiplexed = False
     proves_key = False
-    keeps_alive = False
+    quick = False
 
     def check(self, step: address.Protocol, identity: Identity) -> bool:  # noqa: ARG002
         """`raw` takes no data."""
@@ -187,6 +195,7 @@ class RawHandshake:
         step: address.Protocol | None,  # noqa: ARG002
         now: float,
         limits: Limits,  # noqa: ARG002
+        likely_key: bytes | None = None,  # noqa: ARG002
     ) -> RawSession:
         """A session that is open from the start."""
         return RawSession(now=now)

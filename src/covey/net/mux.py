@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from covey.errors import ClosedError, CoveyError, ProtocolError
 from covey.limits import Limits
@@ -41,6 +41,7 @@ from covey.wire.protomux_channel import (
     ChannelClosed,
     ChannelMessages,
     ChannelOpened,
+    MoreLeft,
     MuxEvent,
     PairRequested,
     PairTimedOut,
@@ -305,12 +306,7 @@ class Muxer(MuxerHandlers):
 
     def entries_begun(self) -> None:
         """Entries are about to be added to the outbox: they leave with the end of this turn."""
-        if (
-            self._auto_batch
-            and self._flush_handle is None
-            and not self._handling
-            and not self._ended
-        ):
+        if self._auto_batch and self._flush_handle is None and not (self._handling or self._ended):
             self._flush_handle = self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
@@ -408,6 +404,8 @@ class Muxer(MuxerHandlers):
                 self.reply_hold()
         elif isinstance(event, PairTimedOut):
             self._pairing.give_up(event.request)
+        elif not isinstance(event, MoreLeft):  # which is for the intake
+            assert_never(event)
 
     def frame_done(self) -> None:
         """The frame is handled: replies leave when the handlers that it started are done."""

@@ -24,7 +24,6 @@ from covey.net.connection import Connection
 from covey.net.handshakes import Handshake, Identity
 from covey.net.partial_frames import PartialFrames
 from covey.net.stream_shell import StreamShell
-from covey.wire.secret_stream import SecretStream
 from covey.wire.session import Opened
 
 if TYPE_CHECKING:
@@ -100,15 +99,15 @@ class Pending:
             step=step,
             now=asyncio.get_running_loop().time(),
             limits=self._limits,
+            likely_key=self._likely_key,
         )
-        if self._likely_key is not None and isinstance(session, SecretStream):
-            session.likely_key = session.likely_key or self._likely_key
         self._remote = remote
         self._shell = StreamShell(
             session,
             self,
+            opening=self,
             limits=self._limits,
-            keeps_alive=self._handshake.keeps_alive,
+            quick=self._handshake.quick,
             frames=self._frames,
         )
         return self._shell

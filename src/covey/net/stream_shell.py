@@ -6,17 +6,16 @@ It has one step: feed, write, re-arm the timer, deliver. Nothing else touches th
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import assert_never, cast
 from weakref import WeakKeyDictionary
 
 from covey.errors import ClosedError, CoveyError, HandshakeError, HandshakeTimeout, ProtocolError
 from covey.limits import Limits
 from covey.net.close_reason import CloseReason, loss_error, reason_of, reason_of_loss
 from covey.net.partial_frames import PartialFrames
-from covey.net.shell_owner import ShellOwner, WatchedSession
+from covey.net.shell_owner import QuickSession, ShellOpening, ShellOwner
 from covey.net.sockets import failure_of, unacknowledged
 from covey.wire.cipher import FRAME_OVERHEAD, LONE_SIZE
-from covey.wire.secret_stream import SecretStream
 from covey.wire.session import (
     Buffer,
     Ended,
@@ -53,13 +52,14 @@ def _scratch_of(loop: asyncio.AbstractEventLoop) -> memoryview:
 class StreamShell(asyncio.BufferedProtocol):
     """Drives one `Session` over one asyncio transport until that is gone.
 
-    Once `closing` is True nothing can be sent or received any more.
+    `opening` hears of the handshake, `owner` gets everything else; with `quick` the session is a
+    `QuickSession`. Once `closing` is True nothing can be sent or received any more.
     """
 
     __slots__ = (
         "__weakref__", "_close_at", "_counted", "_error", "_frames", "_gone", "_keeps_alive",
-        "_left", "_limits", "_look_at", "_loop", "_pause", "_quick", "_reading_paused", "_reason",
-        "_remote_ended", "_scratch", "_session", "_timer", "_timer_at", "_transport", "_watched",
+        "_left", "_limits", "_look_at", "_loop", "_opening", "_pause", "_quick", "_reading_paused",
+        "_reason", "_remote_ended", "_scratch", "_session", "_timer", "_timer_at", "_transport",
         "_write_ended", "bytes_read", "bytes_written", "closing", "owner", "write_paused",
     )  # fmt: skip
 
@@ -68,8 +68,9 @@ class StreamShell(asyncio.BufferedProtocol):
         session: Session,
         owner: ShellOwner,
         *,
+        opening: ShellOpening,
         limits: Limits,
-        keeps_alive: bool = False,
+        quick: bool = False,
         frames: PartialFrames | None = None,
     ) -> None:
         self.owner = owner
@@ -78,6 +79,7 @@ class StreamShell(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._scratch = _scratch_of(self._loop)
         self._session = session
+        self._opening: ShellOpening | None = opening
         self._limits = limits
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -88,11 +90,10 @@ class StreamShell(asyncio.BufferedProtocol):
         self._counted = self._left = 0
         self._keeps_alive = self._reading_paused = False
         self._look_at: float | None = None
-        self._quick = session if isinstance(session, SecretStream) else None
+        self._quick = cast("QuickSession", session) if quick else None
         self._reason: CloseReason | None = None
         self._error: CoveyError | None = None
         self._gone = self._remote_ended = self._write_ended = False
-        self._watched = cast("WatchedSession", session) if keeps_alive else None
 
     # What the owner calls
 
@@ -197,7 +198,8 @@ class StreamShell(asyncio.BufferedProtocol):
             self._set_backlog()
         else:  # uvloop writes at once where nothing may be kept: before we go on and multiply
             self._transport.set_write_buffer_limits(high=0)
-        self.owner.shell_started()
+        if self._opening is not None:
+            self._opening.shell_started()
         self._step(self._session.take_events())
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
@@ -289,15 +291,22 @@ class StreamShell(asyncio.BufferedProtocol):
             if isinstance(event, MessagesReceived):
                 self.owner.messages_received(event.messages)
             elif isinstance(event, Opened):
-                self._set_backlog()
-                self.owner.shell_opened(event)
-                self._arm()
+                self._opened(event)
             elif isinstance(event, WorkLeft):
                 self._work()
             elif isinstance(event, Ended):
                 self._ended()
-            else:
+            elif isinstance(event, TimedOut):
                 self._timed_out(event)
+            else:
+                assert_never(event)
+
+    def _opened(self, event: Opened) -> None:
+        self._set_backlog()
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.shell_opened(event)
+        self._arm()
 
     def _set_backlog(self) -> None:
         if self._transport is not None and not self._write_ended:
@@ -370,8 +379,8 @@ class StreamShell(asyncio.BufferedProtocol):
 
     def _set_reading(self, reading: bool) -> None:
         self._reading_paused = not reading
-        if self._watched is not None:
-            self._watched.set_reading(reading, self._loop.time())
+        if self._quick is not None:
+            self._quick.set_reading(reading, self._loop.time())
         if reading:
             self._arm()
         elif self._look_at is None:
