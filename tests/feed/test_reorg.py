@@ -195,6 +195,17 @@ def test_sizes_that_are_only_claimed_are_not_stored() -> None:
         assert search.writer.nodes[node.index] == node
 
 
+def test_a_claimed_node_is_proven_by_the_answer_from_below_it() -> None:
+    search = fork_of(12, 9, 3)
+    reorg = search.start(10)
+    # 17 came as a root of ten blocks and 21 as an additional node: only their sum is proven.
+    assert reorg.wanted == (8, 10, 1)
+    assert {17, 21}.isdisjoint(node.index for node in reorg.nodes)
+    reorg.receive(search.answer(reorg, 9))
+    assert reorg.shared == 9
+    assert search.writer.nodes[17] in reorg.nodes
+
+
 def test_a_lie_about_the_size_of_a_node_that_is_ours_is_refused() -> None:
     search = fork_of(16, 5, 11)
     reorg = search.start()

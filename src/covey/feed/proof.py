@@ -252,8 +252,7 @@ class _Parts:
         return found
 
     def _emit(self, index: int, subtree: int | None, found: list[Node]) -> None:
-        own_part = self.nodes is None and self.seek is None
-        if subtree is not None and own_part and flat_tree.contains(index, subtree):
+        if subtree is not None and flat_tree.contains(index, subtree):
             self._path(index, subtree)
         else:
             found.append(self._node(index))
