@@ -17,12 +17,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
+from covey.closing import Closing
 from covey.discovery.membership import FirstRound, Membership
 from covey.discovery.names import Hash, Name, name_bytes, topic_hash
 from covey.discovery.source import Source, Wanted
 from covey.errors import ClosedError, CoveyError, DiscoveryError, UsageError
 from covey.events import EventStream, Subscription
 from covey.limits import Limits
+from covey.owned_tasks import OwnedTasks
 
 logger = logging.getLogger("covey.discovery.channel")
 
@@ -48,17 +50,17 @@ class PeerFound:
 
 
 class _Entry:
-    """A source and what the channel knows of it."""
+    """A source and what the channel knows of it; `rounds` are the tasks that use it."""
 
-    __slots__ = ("closing", "lock", "on", "opened", "source", "stopped", "tasks")
+    __slots__ = ("closing", "lock", "on", "opened", "rounds", "seeking", "source")
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.on = True
         self.opened = False
         self.lock = asyncio.Lock()
-        self.tasks: dict[Membership, asyncio.Task[None]] = {}
-        self.stopped: set[asyncio.Task[None]] = set()
+        self.seeking: dict[Membership, asyncio.Task[None]] = {}
+        self.rounds = OwnedTasks(logger)
         self.closing: asyncio.Task[None] | None = None
 
 
@@ -89,7 +91,8 @@ class Channel:
         self._members: dict[tuple[bytes, int], Membership] = {}
         self._told: dict[bytes, OrderedDict[tuple[str, int], float]] = {}
         self._events = EventStream[PeerFound](backlog=self._limits.event_backlog)
-        self._closing: asyncio.Task[None] | None = None
+        self._closing = Closing()
+        self._shutting = OwnedTasks(logger)
         self._entries: dict[str, _Entry] = {}
         for source in sources:
             if source.name in self._entries:
@@ -98,7 +101,7 @@ class Channel:
 
     def __repr__(self) -> str:
         sources = ", ".join(name for name, on in self.sources.items() if on) or "no source"
-        state = "closed" if self._closing is not None else f"{len(self._members)} joined"
+        state = "closed" if self._closing.begun else f"{len(self._members)} joined"
         return f"<discovery.Channel {state}, {sources}>"
 
     async def __aenter__(self) -> Self:
@@ -186,7 +189,7 @@ class Channel:
             for member in self._members.values():
                 self._start(entry, member)
         else:
-            for member in tuple(entry.tasks):
+            for member in tuple(entry.seeking):
                 self._stop(entry, member)
                 member._dropped(name)
             self._shut(entry)
@@ -198,16 +201,14 @@ class Channel:
         self._check_open()
         return self._events.subscribe(callback)
 
-    def listen(self, *, backlog: int | None = None) -> Subscription[PeerFound]:
-        """Peers found from now on, for one reader."""
+    def listen(self) -> Subscription[PeerFound]:
+        """Peers found from now on, bounded by `limits.event_backlog`."""
         self._check_open()
-        return self._events.listen(backlog=backlog)
+        return self._events.listen()
 
     async def close(self) -> None:
         """Leave every name and close every source. May be called again."""
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._close(), name="channel.close")
-        await asyncio.shield(self._closing)
+        await self._closing.run(self._close, "covey discovery close")
 
     async def _close(self) -> None:
         for member in tuple(self._members.values()):
@@ -216,18 +217,18 @@ class Channel:
             self._shut(entry)
         closing = [entry.closing for entry in self._entries.values() if entry.closing]
         await asyncio.gather(*closing)
+        await self._shutting.end()
         self._events.close()
 
     def _check_open(self) -> None:
-        if self._closing is not None:
+        if self._closing.begun:
             raise ClosedError("the discovery channel is closed")
 
     # Rounds
 
     def _start(self, entry: _Entry, member: Membership) -> None:
-        entry.tasks[member] = asyncio.create_task(
-            self._seek(entry, member), name=f"channel.{entry.source.name}"
-        )
+        name = f"covey discovery {entry.source.name} {member.name!r}"
+        entry.seeking[member] = entry.rounds.spawn(self._seek(entry, member), name)
 
     async def _seek(self, entry: _Entry, member: Membership) -> None:
         """The rounds of one source for one membership, until cancelled.
@@ -267,13 +268,11 @@ class Channel:
                 entry.opened = True
 
     def _stop(self, entry: _Entry, member: Membership) -> None:
-        """End the rounds; the task is held in `stopped` until it has ended."""
-        task = entry.tasks.pop(member, None)
+        """End the rounds of one membership."""
+        task = entry.seeking.pop(member, None)
         if task is None:
             return
         task.cancel()
-        entry.stopped.add(task)
-        task.add_done_callback(entry.stopped.discard)
         try:
             entry.source.leave(member.wanted)
         except Exception:  # a source is the caller's code
@@ -292,14 +291,18 @@ class Channel:
 
     def _shut(self, entry: _Entry) -> None:
         """Close a source when the tasks that use it have ended."""
-        entry.closing = asyncio.create_task(
-            self._shut_source(entry, entry.closing), name=f"channel.{entry.source.name}.close"
+        rounds, entry.rounds = entry.rounds, OwnedTasks(logger)  # later rounds wait for this
+        entry.closing = self._shutting.spawn(
+            self._shut_source(entry, rounds, entry.closing),
+            f"covey discovery close {entry.source.name}",
         )
 
-    async def _shut_source(self, entry: _Entry, earlier: asyncio.Task[None] | None) -> None:
+    async def _shut_source(
+        self, entry: _Entry, rounds: OwnedTasks, earlier: asyncio.Task[None] | None
+    ) -> None:
         if earlier is not None:
             await earlier
-        await asyncio.gather(*entry.stopped, return_exceptions=True)
+        await rounds.end()
         async with entry.lock:
             if entry.opened:
                 entry.opened = False
