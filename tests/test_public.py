@@ -122,7 +122,7 @@ PUBLIC: dict[str, str] = {
     """,
     "covey.wire": """
         Answer Arrival BatchBegun Buffer ChannelClosed ChannelMessages ChannelOpened Codec Ended
-        HandshakeResult MessagesReceived MulticastNode MuxEvent NoiseHandshake Opened PairRequested
+        HandshakeResult HandshakeState MessagesReceived MulticastNode MuxEvent Opened PairRequested
         PairTimedOut PeerHeard PlainSession Protomux Reader SecretStream Session SessionEvent
         TimedOut TopicPipe TopicSecret decode encode
     """,
@@ -132,8 +132,8 @@ PUBLIC: dict[str, str] = {
     """,
     "covey.net": """
         Attempt AttemptObserver Channel CloseReason Connection Endpoint Handshake Identity Listener
-        Message MessageConsumer MessagePipe Muxer NoiseHandshake PlainHandshake StreamShell
-        TcpTransport Transport default_handshakes default_transports
+        Message MessageConsumer MessagePipe Muxer NoiseHandshake PlainHandshake RawHandshake
+        StreamShell TcpTransport Transport default_handshakes default_transports
     """,
     "covey.conn": """
         Connected Connecting ConnectingFailed Dialler Disconnected Disconnecting

@@ -47,13 +47,13 @@ async def test_who_comes_again_waits_for_no_multiplication(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ahead: list[bytes] = []
-    real = noise.NoiseHandshake.multiply_ahead
+    real = noise.HandshakeState.multiply_ahead
 
-    def multiply_ahead(self: noise.NoiseHandshake, public_key: bytes) -> None:
+    def multiply_ahead(self: noise.HandshakeState, public_key: bytes) -> None:
         ahead.append(public_key)
         real(self, public_key)
 
-    monkeypatch.setattr(noise.NoiseHandshake, "multiply_ahead", multiply_ahead)
+    monkeypatch.setattr(noise.HandshakeState, "multiply_ahead", multiply_ahead)
     accepted: asyncio.Queue[Connection] = asyncio.Queue()
     one, two, server = KeyPair.generate(), KeyPair.generate(), KeyPair.generate()
     async with (

@@ -12,7 +12,7 @@ from covey.wire import noise
 from covey.wire.noise import (
     MESSAGE_SIZES,
     HandshakeResult,
-    NoiseHandshake,
+    HandshakeState,
     SymmetricState,
     private_scalar,
     shared_secret,
@@ -26,11 +26,11 @@ def cases(kind: str) -> list[Any]:
     return [pytest.param(case, id=case["name"]) for case in CASES if case["kind"] == kind]
 
 
-def handshake_of(case: dict[str, Any], role: str) -> NoiseHandshake:
+def handshake_of(case: dict[str, Any], role: str) -> HandshakeState:
     side = case[role]
     responder = KeyPair.from_seed(bytes.fromhex(case["responder"]["static_seed"]))
     knows = role == "initiator" and case["pattern"] in ("IK", "XK")
-    return NoiseHandshake(
+    return HandshakeState(
         case["pattern"],
         is_initiator=role == "initiator",
         key_pair=KeyPair.from_seed(bytes.fromhex(side["static_seed"])),
@@ -46,12 +46,12 @@ def make_handshakes(
     initiator_expects: bytes | None = None,
     responder_expects: bytes | None = None,
     prologues: tuple[bytes, bytes] = (b"", b""),
-) -> tuple[NoiseHandshake, NoiseHandshake]:
+) -> tuple[HandshakeState, HandshakeState]:
     left, right = KeyPair.from_seed(b"l" * 32), KeyPair.from_seed(b"r" * 32)
     if initiator_expects is None and pattern in ("IK", "XK"):
         initiator_expects = right.public_key
     return (
-        NoiseHandshake(
+        HandshakeState(
             pattern,
             is_initiator=True,
             key_pair=left,
@@ -59,7 +59,7 @@ def make_handshakes(
             prologue=prologues[0],
             remote_public_key=initiator_expects,
         ),
-        NoiseHandshake(
+        HandshakeState(
             pattern,
             is_initiator=False,
             key_pair=right,
@@ -71,13 +71,13 @@ def make_handshakes(
 
 
 def finish(
-    receiver: NoiseHandshake, message: bytes, left: NoiseHandshake, right: NoiseHandshake
+    receiver: HandshakeState, message: bytes, left: HandshakeState, right: HandshakeState
 ) -> None:
     receiver.receive(message)
     run(left, right)
 
 
-def run(left: NoiseHandshake, right: NoiseHandshake) -> list[bytes]:
+def run(left: HandshakeState, right: HandshakeState) -> list[bytes]:
     messages = []
     while not (left.complete and right.complete):
         sender, receiver = (left, right) if left.sends_next else (right, left)
@@ -283,7 +283,7 @@ def test_misuse_is_told_to_the_caller() -> None:
         ({"pattern": "XX", "remote_public_key": b"short"}, "32 bytes, not 5"),
     ):
         with pytest.raises(UsageError, match=told):
-            NoiseHandshake(
+            HandshakeState(
                 is_initiator=True,
                 key_pair=KeyPair.from_seed(bytes(32)),
                 ephemeral_seed=bytes(32),

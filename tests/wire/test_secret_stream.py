@@ -12,7 +12,7 @@ from covey.errors import HandshakeError, LimitError, ProtocolError, UsageError
 from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.wire.cipher import MAX_MESSAGE
-from covey.wire.noise import HandshakeResult, NoiseHandshake
+from covey.wire.noise import HandshakeResult, HandshakeState
 from covey.wire.secret_stream import SecretStream
 from covey.wire.session import Ended, MessagesReceived, Opened, Session, SessionEvent, TimedOut
 from covey.wire.stream_opening import stream_id
@@ -247,7 +247,7 @@ def test_a_garbage_data_frame_after_a_good_one_is_an_error_after_the_message() -
 
 def results() -> tuple[HandshakeResult, HandshakeResult]:
     """Keys of a handshake that ran elsewhere: Noise IK with payloads and a prologue."""
-    left = NoiseHandshake(
+    left = HandshakeState(
         "IK",
         is_initiator=True,
         key_pair=INITIATOR,
@@ -255,7 +255,7 @@ def results() -> tuple[HandshakeResult, HandshakeResult]:
         prologue=b"elsewhere",
         remote_public_key=RESPONDER.public_key,
     )
-    right = NoiseHandshake(
+    right = HandshakeState(
         "IK",
         is_initiator=False,
         key_pair=RESPONDER,

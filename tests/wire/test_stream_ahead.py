@@ -9,7 +9,7 @@ import pytest
 from covey.errors import HandshakeError, UsageError
 from covey.keys import KeyPair
 from covey.wire import noise
-from covey.wire.noise import NoiseHandshake
+from covey.wire.noise import HandshakeState
 from covey.wire.secret_stream import SecretStream
 from covey.wire.session import Opened, WorkLeft
 from covey.wire.stream_opening import Ahead
@@ -23,8 +23,8 @@ def fixed(size: int) -> bytes:
     return b"h" * size
 
 
-def made(is_initiator: bool) -> NoiseHandshake:
-    return NoiseHandshake(
+def made(is_initiator: bool) -> HandshakeState:
+    return HandshakeState(
         "XX",
         is_initiator=is_initiator,
         key_pair=PAIRS[is_initiator],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Identity,
         NoiseHandshake,
         PlainHandshake,
+        RawHandshake,
         default_handshakes,
     )
     from covey.net.mux import Muxer
@@ -39,6 +40,7 @@ _HOMES: Final = {
         "Identity",
         "NoiseHandshake",
         "PlainHandshake",
+        "RawHandshake",
         "default_handshakes",
     ),
     "covey.net.mux": ("Muxer",),
@@ -76,6 +78,7 @@ __all__ = [
     "Muxer",
     "NoiseHandshake",
     "PlainHandshake",
+    "RawHandshake",
     "StreamShell",
     "TcpTransport",
     "Transport",

@@ -15,8 +15,8 @@ from covey import address
 from covey.errors import AddressError
 from covey.keys import KeyPair
 from covey.limits import Limits
-from covey.wire import noise as wire
 from covey.wire.identity import PlainSession
+from covey.wire.noise import HandshakeState
 from covey.wire.raw_session import RawSession
 from covey.wire.secret_stream import SecretStream
 from covey.wire.session import Opened, Session
@@ -87,7 +87,7 @@ class NoiseHandshake:
 
     def __init__(self, *, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._random_bytes = random_bytes
-        self._spares: dict[tuple[bytes, bool, int], wire.NoiseHandshake] = {}
+        self._spares: dict[tuple[bytes, bool, int], HandshakeState] = {}
 
     def check(self, step: address.Protocol, identity: Identity) -> bool:
         """The data of `step` is nothing or one 32-byte key in base64."""
@@ -129,9 +129,9 @@ class NoiseHandshake:
         stream.likely_key = key or likely_key
         return stream
 
-    def _fresh(self, key_pair: KeyPair, is_initiator: bool) -> wire.NoiseHandshake:
+    def _fresh(self, key_pair: KeyPair, is_initiator: bool) -> HandshakeState:
         seed = self._random_bytes(EPHEMERAL_SEED_SIZE)
-        return wire.NoiseHandshake(
+        return HandshakeState(
             "XX", is_initiator=is_initiator, key_pair=key_pair, ephemeral_seed=seed
         )
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from covey.wire.codec import Codec, Reader, decode, encode
     from covey.wire.dns_multicast import Answer, Arrival, MulticastNode, PeerHeard
     from covey.wire.identity import PlainSession
-    from covey.wire.noise import HandshakeResult, NoiseHandshake
+    from covey.wire.noise import HandshakeResult, HandshakeState
     from covey.wire.protomux import Protomux
     from covey.wire.protomux_channel import (
         BatchBegun,
@@ -54,7 +54,7 @@ _HOMES: Final = {
     "covey.wire.identity": ("PlainSession",),
     "covey.wire.noise": (
         "HandshakeResult",
-        "NoiseHandshake",
+        "HandshakeState",
     ),
     "covey.wire.protomux": ("Protomux",),
     "covey.wire.protomux_channel": (
@@ -94,10 +94,10 @@ __all__ = [
     "Codec",
     "Ended",
     "HandshakeResult",
+    "HandshakeState",
     "MessagesReceived",
     "MulticastNode",
     "MuxEvent",
-    "NoiseHandshake",
     "Opened",
     "PairRequested",
     "PairTimedOut",

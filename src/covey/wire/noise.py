@@ -145,7 +145,7 @@ class SymmetricState:
         return first[:KEY_SIZE], second[:KEY_SIZE]
 
 
-class NoiseHandshake:
+class HandshakeState:
     """One side of a handshake: `send` and `receive` in turn until `complete`.
 
     `ephemeral_seed` is 32 fresh random bytes, never to be used twice. `remote_public_key` is the

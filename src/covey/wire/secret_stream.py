@@ -24,7 +24,7 @@ from covey.wire.cipher import (
     make_opener,
     make_sealer,
 )
-from covey.wire.noise import HandshakeResult, NoiseHandshake
+from covey.wire.noise import HandshakeResult, HandshakeState
 from covey.wire.session import (
     Buffer,
     Ended,
@@ -112,7 +112,7 @@ class SecretStream:
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
         self._result_keys: HandshakeResult | None = None
-        self._handshake: NoiseHandshake | None = None
+        self._handshake: HandshakeState | None = None
         self._clock = StreamClock(limits, now)
         self._max_message = min(MAX_MESSAGE, limits.max_frame - FRAME_OVERHEAD + PREFIX_SIZE)
         self._ahead = ahead
@@ -126,7 +126,7 @@ class SecretStream:
             self._handshake = ahead.handshake
             self._handshake.begin(is_initiator=is_initiator, remote_public_key=remote_public_key)
         else:
-            self._handshake = NoiseHandshake(
+            self._handshake = HandshakeState(
                 pattern,
                 is_initiator=is_initiator,
                 key_pair=key_pair,
@@ -302,7 +302,7 @@ class SecretStream:
         handshake.receive(body)
         self._go_on(handshake)
 
-    def _go_on(self, handshake: NoiseHandshake) -> None:
+    def _go_on(self, handshake: HandshakeState) -> None:
         """Send our next message, or its beginning and a note that the rest is to be done."""
         if handshake.sends_next and self._ahead is not None:
             size = handshake.next_size

@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 from covey.errors import UsageError
 from covey.keys import KEY_SIZE, namespace
-from covey.wire.noise import HASH_SIZE, HandshakeResult, NoiseHandshake, another_key
+from covey.wire.noise import HASH_SIZE, HandshakeResult, HandshakeState, another_key
 
 ID_SIZE = 32
 EPHEMERAL_SEED_SIZE = 32
@@ -42,5 +42,5 @@ class Ahead:
     handshake ahead.
     """
 
-    handshake: NoiseHandshake
+    handshake: HandshakeState
     idle: Callable[[], object]
