@@ -24,12 +24,19 @@ if sys.platform == "win32":  # pragma: no cover
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         os.lseek(descriptor, 0, os.SEEK_SET)
 
+    def _unlock(descriptor: int) -> None:
+        os.lseek(descriptor, _PAST_THE_TEXT, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
     def _try_lock(descriptor: int) -> None:
         # Not `lockf`: that one does not hold against this same process.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 class DirectoryLock:
@@ -72,6 +79,8 @@ class DirectoryLock:
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
+            with contextlib.suppress(OSError):
+                _unlock(self._descriptor)  # a process being started may have a copy for a moment
             self.forget()
 
     def forget(self) -> None:

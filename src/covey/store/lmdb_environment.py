@@ -151,6 +151,7 @@ _MEANINGS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (lmdb.PanicError, "failed while it was written; it has to be opened again"),
     (lmdb.ReadersFullError, f"has {_MAX_SNAPSHOTS} open snapshots and can have no more"),
     (lmdb.TxnFullError, "cannot take so large a batch"),
+    (lmdb.MemoryError, "finds no room in memory for its map"),
     (lmdb.DiskError, "has no space left on its disk"),
 )
 
@@ -170,5 +171,5 @@ def told(error: Exception, folder: Path) -> CoveyError:
     if code in _DENIED:
         return StoreError(f"the store {folder} may not be read and written ({error})")
     if code in _NO_MEMORY:
-        return StoreError(f"no room in memory for the map of the store {folder} ({error})")
+        return StoreError(f"the store {folder} finds no room in memory for its map ({error})")
     return StoreError(f"the store {folder} failed: {error}")

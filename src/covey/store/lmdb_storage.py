@@ -11,7 +11,7 @@ from typing import Final
 
 import lmdb
 
-from covey.errors import ClosedError, CoveyError, StoreError
+from covey.errors import ClosedError, CoveyError, StoreError, UsageError
 from covey.store.directory_lock import DirectoryLock
 from covey.store.lmdb_environment import (
     Cursor,
@@ -228,10 +228,10 @@ class _Batch:
         for key, value in puts:
             try:
                 self._puts[key[0]].append((key[1:], value))
-            except (IndexError, TypeError):
+                self.size += len(value)
+            except (IndexError, TypeError) as error:
                 check_key(key)
-                raise
-            self.size += len(value)
+                raise UsageError(f"a value is bytes, not {type(value).__name__}") from error
         self._deletes = list(deletes)
         for key in self._deletes:
             check_key(key)
