@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, Self, TypeAlias
 
 from covey.errors import AddressError
+from covey.host_port import is_port
 from covey.peer_type import PeerType, peer_type
 
 MAX_ALTERNATIVE = 2048
@@ -145,7 +146,7 @@ class Address:
         if not isinstance(host, str) or not isinstance(port, int) or isinstance(port, bool):
             kinds = f"{type(host).__name__}, {type(port).__name__}"
             raise TypeError(f"a host is a str and a port an int, not {kinds}")
-        if not host or not 1 <= port <= 0xFFFF:
+        if not host or not is_port(port):
             raise AddressError(f"no host and port to connect to: {host!r}, {port}")
         if key is not None and handshake not in _KEYED:
             raise AddressError(f"the handshake {handshake!r} carries no key")

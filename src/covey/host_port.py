@@ -5,9 +5,24 @@ from __future__ import annotations
 import ipaddress
 from typing import TypeAlias
 
+from covey.errors import UsageError
+
 HostPort: TypeAlias = tuple[str, int]
 """A host name or an IP address as text, without brackets, and a port."""
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def is_port(port: int, *, or_any: bool = False) -> bool:
+    """Whether one can connect to `port`; `or_any`: or listen at it, where 0 is any free one."""
+    return (0 if or_any else 1) <= port <= 0xFFFF
+
+
+def check_port(port: int, *, or_any: bool = False) -> None:
+    """Raise `UsageError` for what `is_port` says no to, `TypeError` for what is no number."""
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"a port is a number, not {type(port).__name__}")
+    if not is_port(port, or_any=or_any):
+        raise UsageError(f"a port is a number from {0 if or_any else 1} to 65535, not {port}")
 
 
 def show(host: str, port: int) -> str:

@@ -389,7 +389,7 @@ async def test_a_connection_that_is_no_link_is_cut_and_its_callers_are_told(
     assert isinstance(error.__cause__, TypeError)
     assert link.close_error is error
     assert play.told == ["connecting", "connecting-failed"]
-    assert (play.hub.entries(), play.hub.sessions, play.hub.dials) == ((), (), 0)
+    assert (play.hub.entries(), play.hub.sessions, play.hub.dialling) == ((), (), 0)
     assert "Traceback" in caplog.text
     await play.hub.close()
 
@@ -409,7 +409,7 @@ async def test_a_tie_break_that_fails_ends_the_dial_and_not_the_other_session() 
     assert isinstance(error.__cause__, LookupError)
     assert link.closed
     assert [session.connection for session in play.hub.sessions] == [kept]
-    assert play.hub.dials == 0
+    assert play.hub.dialling == 0
     await play.hub.close()
 
 
@@ -502,7 +502,7 @@ async def test_what_breaks_after_the_session_is_filed_takes_it_out_again(
     async with asyncio.timeout(5):
         assert isinstance((await play.failing(call)).__cause__, LookupError)
     assert link.closed
-    assert (play.hub.entries(), play.hub.sessions, play.hub.dials) == ((), (), 0)
+    assert (play.hub.entries(), play.hub.sessions, play.hub.dialling) == ((), (), 0)
     assert play.hub.get_state(peer(1)) is None
     await play.hub.close()
 
@@ -826,7 +826,7 @@ async def test_dials_under_way_count_for_the_bound_of_connections() -> None:
         await play.hub.connect(peer(3))
     assert refused.value.reason == "max_connections"
     assert play.hub.accept(incoming(4)) is False
-    assert play.hub.dials == 2
+    assert play.hub.dialling == 2
     await play.hub.close()
     assert [type(await play.failing(call)) for call in calls] == [HubClosed] * 2
 
@@ -974,7 +974,7 @@ async def test_when_the_last_caller_leaves_the_dial_is_called_off() -> None:
     await turns()
     assert play.dialler.cancelled == 1
     assert play.told == ["connecting", "connecting-failed"]
-    assert (play.hub.entries(), play.hub.dials) == ((), 0)
+    assert (play.hub.entries(), play.hub.dialling) == ((), 0)
     await play.hub.close()
 
 

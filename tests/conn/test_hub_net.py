@@ -202,7 +202,7 @@ async def test_what_cannot_be_dialled_is_refused_before_any_change(address: str,
         hub.subscribe(lambda event: told.append(event.type))
         with pytest.raises(AddressError, match=why):
             await hub.connect(address)
-        assert (told, hub.entries(), hub.dials) == ([], (), 0)
+        assert (told, hub.entries(), hub.dialling) == ([], (), 0)
         story = hub.explain(address)
         assert [line.step for line in story.lines] == ["refused"]
         assert story.advice == "correct the address"

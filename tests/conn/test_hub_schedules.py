@@ -175,7 +175,7 @@ def check_books(hub: Hub) -> None:
     entries = hub._machine.table.all()
     filed = {session.id for entry in entries for session in entry.sessions.values()}
     assert filed == {session.id for session in hub.sessions}
-    assert hub.dials == sum(entry.dial is not None for entry in entries)
+    assert hub.dialling == sum(entry.dial is not None for entry in entries)
     for entry in entries:
         assert (entry.dial is not None) == (entry.state == "connecting")
         assert entry.dial is not None or entry.sessions

@@ -95,3 +95,10 @@ async def test_a_key_pair_beside_a_hub_is_refused_and_not_ignored() -> None:
     async with Hub() as hub:
         with pytest.raises(UsageError, match="key_pair cannot be given beside hub"):
             Flock(hub=hub, key_pair=KeyPair.generate(), discovery=False)
+
+
+async def test_the_hub_of_a_flock_says_where_it_listens() -> None:
+    async with quiet_flock() as (flock, _):
+        assert flock.hub.addresses == flock.addresses == ()
+        place = await flock.listen_on()
+        assert list(flock.hub.addresses) == list(flock.addresses) == [place]

@@ -61,7 +61,7 @@ async def test_a_short_text_shows_where_a_flock_is() -> None:
     async with quiet_flock() as (flock, _):
         assert repr(flock) == "<Flock not listening, 0 topics, 0 connected>"
         topic = await flock.join("x")
-        host, port = flock.address or ("", 0)
+        host, port = flock.addresses[0]
         assert repr(flock) == f"<Flock at {host}:{port}, 1 topics, 0 connected>"
         assert repr(topic) == "<Topic b'x' joined>"
         assert repr(flock.channel) == "<discovery.Channel 1 joined, no source>"
@@ -78,7 +78,7 @@ async def test_joining_twice_waits_for_the_same_round() -> None:
         assert (await first.flushed()) == (await second.flushed())
         assert events.types == ["listening"]
         assert [topic.name for topic in flock.topics] == [b"x"]
-        assert flock.channel.list() == [(b"x", flock.address[1])]  # type: ignore[index]
+        assert flock.channel.list() == [(b"x", flock.addresses[0][1])]
 
 
 async def test_a_lookup_only_join_can_be_left() -> None:
@@ -152,9 +152,9 @@ async def test_names_hash_as_asked() -> None:
 
 async def test_listening_first_fixes_the_port() -> None:
     async with quiet_flock() as (flock, events):
-        assert flock.address is None
+        assert flock.addresses == ()
         place = await flock.listen_on()
-        assert place == flock.address
+        assert list(flock.addresses) == [place]
         await flock.join("x")
         assert await flock.listen_on() == place
         assert events.types == ["listening"]
@@ -656,7 +656,7 @@ async def test_given_parts_are_used_and_left_open() -> None:
         events = Recorder(flock)
         assert (flock.hub, flock.staging, flock.channel) == (hub, staging, channel)
         await flock.join("x")
-        there.add_peer("x", flock.address or 0)
+        there.add_peer("x", flock.addresses[0])
         await theirs.seen("connection")
         accepted = await events.seen("connection")
         assert not accepted.info.initiator
@@ -679,7 +679,7 @@ async def test_a_given_hub_is_dialled_through() -> None:
             assert events.types == ["peer", "connecting", "handshaking", "connection"]
             async with quiet_flock(clock=HandClock()) as (other, _):
                 await flock.listen_on()
-                other.add_peer("x", flock.address or 0)
+                other.add_peer("x", flock.addresses[0])
                 rejected = await events.seen("peer-rejected")
                 assert rejected.reason is Reason.MAX_CONNECTIONS
                 assert flock.connections == (connected.connection,)
@@ -734,7 +734,7 @@ async def test_after_the_end_every_method_raises() -> None:
     with pytest.raises(ClosedError):
         await flock.__aenter__()
     assert (flock.queued, flock.connecting, flock.connected) == (0, 0, 0)
-    assert (flock.topics, flock.connections, flock.address) == ((), (), None)
+    assert (flock.topics, flock.connections, flock.addresses) == ((), (), ())
     assert repr(flock) == "<Flock closed>"
 
 

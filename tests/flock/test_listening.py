@@ -16,7 +16,7 @@ async def test_what_is_no_port_is_refused_and_another_may_be_listened_at(port: i
     async with quiet_flock() as (flock, _):
         with pytest.raises(UsageError, match="from 0 to 65535"):
             await flock.listen_on(port=port)
-        assert flock.address is None
+        assert flock.addresses == ()
         assert (await flock.listen_on())[1] > 0
         await flock.join("x")
 

@@ -181,3 +181,12 @@ def test_tcp_goes_before_utp_whatever_the_keys() -> None:
         utp = Link(id=2, type="utp", initiator=False, mine=mine, theirs=theirs, proven=True)
         assert resolve_duplicate(tcp, utp, 0.1).dropped == "new"
         assert resolve_duplicate(utp, tcp, 0.1).dropped == "existing"
+
+
+def test_a_peer_is_silent_after_more_than_its_keep_alive_and_never_without() -> None:
+    assert [policy.silent_after(seconds) for seconds in (0.0, 1.0, 15.0, 30.0)] == [
+        None,
+        18.0,
+        18.0,
+        36.0,
+    ]

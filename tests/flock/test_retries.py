@@ -195,8 +195,7 @@ async def test_a_ban_may_come_before_the_peer_is_known() -> None:
             ]
             assert flock.total_connections == 0
             # A ban is of an address to dial; the peer may still come to us.
-            assert flock.address is not None
-            there.add_peer("x", flock.address)
+            there.add_peer("x", flock.addresses[0])
             await events.seen("connection")
             assert not events.named("connection")[0].info.initiator
 

@@ -231,7 +231,7 @@ async def test_who_is_not_let_in_has_a_story_under_its_place_and_its_host() -> N
         ]
         assert "whitelist" in (story.advice or "")
         await until(lambda: there.entries()[0].state is State.WAITING)
-        theirs = there.explain(flock.address or 0)
+        theirs = there.explain(flock.addresses[0])
         assert "whether the other side lets this host in" in (theirs.advice or "")
         assert (theirs.next_step or "").startswith("attempt 2 in")
 
@@ -249,7 +249,7 @@ async def test_a_full_flock_says_which_limit_to_raise() -> None:
         c.add_peer("x", await a.listen_on())
         rejected = await events.seen("peer-rejected")
         assert "max_connections" in (a.explain(rejected.peer).advice or "")
-        assert a.explain(b.address or 0).next_step == "nothing: 1 session open"
+        assert a.explain(b.addresses[0]).next_step == "nothing: 1 session open"
 
 
 async def test_a_wrong_key_and_a_mute_peer_have_their_advice() -> None:

@@ -264,7 +264,7 @@ async def test_closing_ends_dials_and_handshakes_under_way() -> None:
             await side.endpoint.dial(Address.net(HOST, port))
         with pytest.raises(ClosedError):
             await side.endpoint.listen_on(HOST)
-        assert side.endpoint.addresses == []
+        assert side.endpoint.addresses == ()
     for writer in held:
         writer.close()
         with suppress(OSError):
@@ -589,7 +589,7 @@ async def test_a_close_whose_caller_is_cancelled_still_frees_every_port(steps: i
             await endpoint.close()
             await endpoint.close()
         assert all(is_free(port) for port in ports)
-        assert endpoint.addresses == []
+        assert endpoint.addresses == ()
 
 
 async def test_a_channel_handler_may_close_its_endpoint_and_goes_on() -> None:

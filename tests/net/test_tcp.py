@@ -82,7 +82,7 @@ async def test_the_wildcard_is_ipv4_alone_where_there_is_no_ipv6(
 
     monkeypatch.setattr(tcp, "_open_listening", without_ipv6)
     async with listening(host=None) as side, dialling() as dialler:
-        assert side.endpoint.addresses == [("0.0.0.0", side.port)]
+        assert side.endpoint.addresses == (("0.0.0.0", side.port),)
         await dialler.dial(side.address())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import click
 from covey.cli.runtime import CommandError
 from covey.errors import ClosedError, CoveyError
 from covey.flock.admission import canonical_host
+from covey.host_port import is_port
 from covey.wire.dns_discovery import MULTICAST_PORT
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from covey.net.connection import Connection
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Given = TypeVar("Given", bound=str | tuple[str, ...] | None)
 NAMED_AGAIN = 5.0
 """Seconds after which a named peer that was given up is tried again."""
 
@@ -49,9 +52,14 @@ def flock_options(command: Command) -> Command:
             "peers",
             multiple=True,
             metavar="HOST:PORT",
+            callback=some_text,
             help="A peer to try besides those that are found (repeatable).",
         ),
-        click.option("--host", help="Address to listen on; default: every interface."),
+        click.option(
+            "--host",
+            callback=some_text,
+            help="Address to listen on; default: every interface.",
+        ),
         click.option(
             "--port",
             type=click.IntRange(0, 65535),
@@ -72,6 +80,7 @@ def flock_options(command: Command) -> Command:
         click.option(
             "--interface",
             metavar="NAME|IP",
+            callback=some_text,
             help="Multicast on this network interface only (`lo` or 127.0.0.1: this machine).",
         ),
         click.option(
@@ -86,16 +95,46 @@ def flock_options(command: Command) -> Command:
     return command
 
 
+class Seconds(click.FloatRange):
+    """A time of 0 or more; a number that is none (`nan`) and one without end are wrong usage."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number; raises `click.BadParameter`."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
 quiet_option: Final = click.option(
     "--quiet", is_flag=True, help="No sign of life each second of a wait."
 )
 
 
 def named_topic(ctx: click.Context, parameter: click.Parameter, topic: str | None) -> str | None:
-    """The topic as it was given; raises `click.BadParameter` for an empty one."""
+    """The topic as it was given; raises `click.BadParameter` for an empty one, or no text."""
     if topic == "":
         raise click.BadParameter("a topic needs at least one character", ctx, parameter)
-    return topic
+    return some_text(ctx, parameter, topic)
+
+
+def some_text(ctx: click.Context, parameter: click.Parameter, given: Given) -> Given:
+    """What was given, one or several; raises `click.BadParameter` where bytes are no UTF-8.
+
+    Such bytes come as half characters, which no name and no address can have.
+    """
+    texts: tuple[str, ...] = (given,) if isinstance(given, str) else given or ()
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise click.BadParameter(f"{text!r} is no valid UTF-8", ctx, parameter) from None
+    return given
 
 
 def take_options(values: dict[str, Any]) -> FlockOptions:
@@ -110,7 +149,7 @@ def take_options(values: dict[str, Any]) -> FlockOptions:
 def split_peer(text: str) -> tuple[str, int]:
     """`host:port`, with brackets around an IPv6 host; raises `click.UsageError`."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or not 0 < int(port) < 65536 or not host:
+    if not colon or not port.isdecimal() or not is_port(int(port)) or not host:
         raise click.UsageError(f"a peer is given as HOST:PORT, not {text!r}")
     return host.removeprefix("[").removesuffix("]"), int(port)
 

@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from covey.cli.flock_options import FlockOptions, flock_options, open_flock, take_options
+from covey.cli.flock_options import FlockOptions, Seconds, flock_options, open_flock, take_options
 from covey.cli.narrator import narrate, tell_staging
 from covey.cli.output import Output
 from covey.cli.progress import ticks
-from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run, start_telling
+from covey.cli.runtime import (
+    CommandError,
+    Exit,
+    common_options,
+    end_tasks,
+    let_end,
+    run,
+    start_telling,
+)
 from covey.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -30,7 +38,7 @@ PROTOCOL = "covey/hello"
 @click.command("hello")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     default=15.0,
     show_default=True,
     metavar="SECONDS",
@@ -62,7 +70,7 @@ async def hello(options: FlockOptions, output: Output, timeout: float) -> Exit:
     greeted: dict[str, asyncio.Future[None]] = {name: loop.create_future() for name in NAMES}
     telling: list[asyncio.Task[None]] = []
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(_finish, telling)
+        stack.push_async_callback(_finish, telling)  # the last to be called: all is closed then
         flocks = []
         for name, own in zip(NAMES, _apart(options), strict=True):
             handler = _greeter(name, output, greeted[name])
@@ -76,8 +84,8 @@ async def hello(options: FlockOptions, output: Output, timeout: float) -> Exit:
             flocks.append(opened)
         for opened in flocks:
             await opened.join(topic)
-        if not options.multicast and (there := flocks[1].flock.address) is not None:
-            flocks[0].flock.add_peer(topic, (options.host or "127.0.0.1", there[1]))
+        if not options.multicast and (places := flocks[1].flock.addresses):
+            flocks[0].flock.add_peer(topic, (options.host or "127.0.0.1", places[0][1]))
         await _all_greeted(greeted, output, timeout)
         output.event("greeted", "both  have heard each other: closing")
     output.event("done", f"both  done in {output.elapsed:.3f} s, nothing left open")
@@ -148,5 +156,4 @@ async def _greet(name: str, connection: Connection, output: Output) -> None:
 
 
 async def _finish(tasks: list[asyncio.Task[None]]) -> None:
-    """Everything is closed: the narrators read what is left and end."""
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await let_end(*tasks)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from covey.cli.flock_options import (
     FlockOptions,
+    Seconds,
     flock_options,
     named_topic,
     open_flock,
@@ -21,7 +23,7 @@ from covey.cli.flock_options import (
 from covey.cli.narrator import narrate, tell_staging
 from covey.cli.output import Output, bytes_text, key_text
 from covey.cli.progress import ticks
-from covey.cli.runtime import Exit, common_options, end_tasks, run, start_telling
+from covey.cli.runtime import Exit, common_options, end_tasks, let_end, run, start_telling
 from covey.host_port import show
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ REFRESH = 0.5
 @click.option(
     "--for",
     "duration",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     metavar="SECONDS",
     help="Leave after so long.",
 )
@@ -85,20 +87,22 @@ async def watch(
     announce: bool = True,
 ) -> None:
     """Join and show what happens until `duration` is over; see `command`."""
-    async with open_flock(options, _stay) as opened:
+    async with AsyncExitStack() as stack:
+        tellers: list[asyncio.Task[None]] = []
+        stack.push_async_callback(_tell_rest, tellers)  # the last to be called: all is closed then
+        opened = await stack.enter_async_context(open_flock(options, _stay))
         flock = opened.flock
-        showing = [start_telling(work, "covey.join.show") for work in _shows(flock, topic, output)]
-        try:
-            joined = await opened.join(topic, announce=announce)
-            host, port = flock.address or ("", 0)
-            text = f"joined {topic!r} at port {port}; looking for others"
-            output.event("joined", "" if output.live else text, topic=topic, host=host, port=port)
-            showing.append(start_telling(report_discovery(joined, output), "covey.join.round"))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(duration):
-                    await asyncio.get_running_loop().create_future()
-        finally:
-            await end_tasks(*showing)
+        tellers += (start_telling(work, "covey.join.tell") for work in _tells(flock, output))
+        showing = start_telling(_show(flock, topic, output), "covey.join.show")
+        stack.push_async_callback(end_tasks, showing)
+        joined = await opened.join(topic, announce=announce)
+        host, port = next(iter(flock.addresses), ("", 0))
+        text = f"joined {topic!r} at port {port}; looking for others"
+        output.event("joined", "" if output.live else text, topic=topic, host=host, port=port)
+        tellers.append(start_telling(report_discovery(joined, output), "covey.join.round"))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(duration):
+                await asyncio.get_running_loop().create_future()
     output.event("left", f"left {topic!r}", topic=topic)
 
 
@@ -108,14 +112,20 @@ async def _stay(connection: Connection) -> None:
     await connection.wait_closed()
 
 
-def _shows(flock: Flock, topic: str, output: Output) -> list[Coroutine[Any, Any, None]]:
+async def _tell_rest(tellers: list[asyncio.Task[None]]) -> None:
+    await let_end(*tellers)
+
+
+def _tells(flock: Flock, output: Output) -> list[Coroutine[Any, Any, None]]:
+    """Who tells each event, to the last one; the table shows states instead."""
     if output.live:
-        return [_show_table(flock, topic, output)]
-    return [
-        narrate(flock.listen(), output),
-        tell_staging(flock.staging.listen(), output),
-        _tell_counts(flock, output),
-    ]
+        return []
+    return [narrate(flock.listen(), output), tell_staging(flock.staging.listen(), output)]
+
+
+def _show(flock: Flock, topic: str, output: Output) -> Coroutine[Any, Any, None]:
+    """How things stand, until cancelled."""
+    return _show_table(flock, topic, output) if output.live else _tell_counts(flock, output)
 
 
 async def _tell_counts(flock: Flock, output: Output) -> None:
@@ -153,7 +163,7 @@ def _table(flock: Flock, topic: str) -> Table:
     from rich.table import Table
 
     entries = flock.entries()
-    port = flock.address[1] if flock.address else "…"
+    port = flock.addresses[0][1] if flock.addresses else "…"
     table = Table(
         title=f"{escape(topic)} · port {port} · {len(flock.staging)} staged · "
         f"{flock.queued} queued · {flock.connecting} connecting · {flock.connected} connected",

@@ -12,6 +12,7 @@ import click
 
 from covey.cli.flock_options import (
     FlockOptions,
+    Seconds,
     flock_options,
     named_topic,
     open_flock,
@@ -21,7 +22,15 @@ from covey.cli.flock_options import (
 )
 from covey.cli.narrator import Brief, narrate, tell_staging
 from covey.cli.output import Output, bytes_text
-from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run, start_telling
+from covey.cli.runtime import (
+    CommandError,
+    Exit,
+    common_options,
+    end_tasks,
+    let_end,
+    run,
+    start_telling,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -45,13 +54,13 @@ def new_topic() -> str:
 @click.argument("topic", required=False, callback=named_topic)
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     metavar="SECONDS",
     help="Give up when no peer came within so many seconds.",
 )
 @click.option(
     "--reconnect",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
@@ -105,24 +114,27 @@ async def pipe(
     secret = await asyncio.to_thread(TopicSecret.from_text, topic)
     runner, show = _prepare(secret, output)
     brief = Brief(own_key=options.key_file is not None)
-    async with open_flock(options, runner.handle) as opened:
-        flock = opened.flock
-        tellers = [
-            start_telling(work, f"covey.pipe.{name}")
-            for name, work in (
-                ("narrate", narrate(flock.listen(), output, brief=brief)),
-                ("stage", tell_staging(flock.staging.listen(), output, brief=True)),
-                ("progress", show),
+    tellers: list[asyncio.Task[None]] = []
+    try:
+        async with open_flock(options, runner.handle) as opened:
+            flock = opened.flock
+            progress = start_telling(show, "covey.pipe.progress")
+            tellers += (
+                start_telling(narrate(flock.listen(), output, brief=brief), "covey.pipe.tell"),
+                start_telling(
+                    tell_staging(flock.staging.listen(), output, brief=True), "covey.pipe.tell"
+                ),
             )
-        ]
-        try:
-            joined = await opened.join(secret.discovery_name)
-            host, port = flock.address or ("", 0)
-            output.event("waiting", f"{_search(options)} … (port {port})", host=host, port=port)
-            tellers.append(start_telling(report_discovery(joined, output), "covey.pipe.round"))
-            await _run(runner, brief, timeout, reconnect)
-        finally:
-            await end_tasks(*tellers)
+            try:
+                joined = await opened.join(secret.discovery_name)
+                host, port = next(iter(flock.addresses), ("", 0))
+                output.event("waiting", f"{_search(options)} … (port {port})", host=host, port=port)
+                tellers.append(start_telling(report_discovery(joined, output), "covey.pipe.tell"))
+                await _run(runner, brief, timeout, reconnect)
+            finally:
+                await end_tasks(progress)
+    finally:
+        await let_end(*tellers)
     _tell_end(runner.pipe, output)
     return Exit.OK
 

@@ -17,11 +17,12 @@ from covey.conn.hub_entry import RESERVED, Cut, HubEntry
 from covey.conn.hub_events import HubEvent, State, Via
 from covey.conn.hub_machine import HubMachine
 from covey.conn.hub_story import HubStory
-from covey.conn.sessions import Dialler, Link, Session, TieBreak
+from covey.conn.sessions import Dialler, Link, ListeningDialler, Session, TieBreak
 from covey.conn.staging import BAD_ADDRESS
 from covey.conn.story import History, Peer, Story
 from covey.errors import AddressError, ConnectError, ConnectionAborted, HubClosed, UsageError
 from covey.events import LiveSubscription, Subscription
+from covey.host_port import HostPort
 from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.net.close_reason import CloseReason
@@ -270,7 +271,7 @@ class Hub:
         For who accepts connections himself and brings them by `accept`. A hub that listens asks it
         itself.
         """
-        refusal = self._machine.sessions.refuse_host(host, self._machine.dials)
+        refusal = self._machine.sessions.refuse_host(host, self._machine.dialling)
         reason = refusal.reason if refusal is not None else None
         if reason is None and self._admit_too is not None:
             reason = self._admit_too(host, port)
@@ -278,7 +279,7 @@ class Hub:
             self._story.not_admitted(host, reason, refusal)
         return reason
 
-    async def listen_on(self, host: str | None = None, port: int = 0) -> tuple[str, int]:
+    async def listen_on(self, host: str | None = None, port: int = 0) -> HostPort:
         """Accept connections at `host` (None: everywhere) and `port` (0: any); gives what it got.
 
         `listen` is for events, here as everywhere but in `Endpoint`, which has none.
@@ -331,7 +332,7 @@ class Hub:
     def __repr__(self) -> str:
         if self.closed:
             return "<Hub closed>"
-        return f"<Hub {len(self._machine.sessions)} sessions, {self.dials} dials under way>"
+        return f"<Hub {len(self._machine.sessions)} sessions, {self.dialling} dials under way>"
 
     @property
     def closed(self) -> bool:
@@ -344,14 +345,15 @@ class Hub:
         return tuple(self._machine.sessions)
 
     @property
-    def dials(self) -> int:
+    def dialling(self) -> int:
         """How many dials are under way."""
-        return self._machine.dials
+        return self._machine.dialling
 
     @property
-    def addresses(self) -> tuple[Any, ...]:
-        """Where this hub listens."""
-        return tuple(self._endpoint.addresses) if self._endpoint is not None else ()
+    def addresses(self) -> tuple[HostPort, ...]:
+        """Where this hub, or its dialler, listens."""
+        dialler = self._machine.dialler
+        return dialler.addresses if isinstance(dialler, ListeningDialler) else ()
 
     @property
     def public_key(self) -> bytes | None:

@@ -92,9 +92,9 @@ class HubMachine:
         self.table = EntryTable(clock)
         self.sessions = SessionTable(limits)
         self.events: EventStream[HubEvent] = EventStream(backlog=limits.event_backlog)
-        self.dials = 0
+        self.dialling = 0
         self.closed = False
-        self._dialler = dialler
+        self.dialler = dialler
         self._own_key = own_key
         self._story = story
         self._tie_break = tie_break
@@ -119,7 +119,7 @@ class HubMachine:
         else:
             own = key is not None and key == self._own_key
             error = SelfConnection("this address has our own key", address=text) if own else None
-            error = error or self.sessions.refuse_dial(key, self.dials)
+            error = error or self.sessions.refuse_dial(key, self.dialling)
         if error is not None:
             self._story.not_dialled(text, key, error, data or {})
             raise error
@@ -127,8 +127,8 @@ class HubMachine:
 
     def _key_to_prove(self, text: str, target: Address) -> bytes | None:
         """That of the alternative which is dialled; raises where none can be."""
-        if isinstance(self._dialler, CheckingDialler):
-            return self._dialler.check(target)
+        if isinstance(self.dialler, CheckingDialler):
+            return self.dialler.check(target)
         steps = target.alternatives[0]
         if len(steps) > 2:
             names = ", ".join(step.name for step in steps[2:])
@@ -152,7 +152,7 @@ class HubMachine:
         if seconds is None:
             seconds = _timeout_of(data.get("type"), target)
         dial = entry.dial = Dial(entry, target, seconds, observer)
-        self.dials += 1
+        self.dialling += 1
         self.table.insert(entry, data)
         self._story.dialling(entry)
         self._tell(Connecting(text, entry.key))
@@ -177,7 +177,7 @@ class HubMachine:
     async def _run_dial(self, dial: Dial) -> None:
         address = dial.entry.address
         try:
-            link = await self._dialler.dial(
+            link = await self.dialler.dial(
                 dial.target, observer=dial.observer, timeout=dial.timeout
             )
         except asyncio.CancelledError:
@@ -253,7 +253,7 @@ class HubMachine:
     def _decide(self, dial: Dial) -> None:
         dial.decide()
         dial.entry.dial = None
-        self.dials -= 1
+        self.dialling -= 1
 
     async def retry(self, entry: Entry, target: Address, data: Mapping[str, Any] | None) -> None:
         """Dial again when `entry` is gone, for nobody (compatibility, section 4.3)."""
@@ -277,9 +277,9 @@ class HubMachine:
             return Refused("it is being disconnected", reason="disconnecting", address=text)
         refused = None
         if via == "incoming":
-            refused = self.sessions.refuse_host(link.remote_address[0], self.dials)
+            refused = self.sessions.refuse_host(link.remote_address[0], self.dialling)
         elif via == "external" and (entry is None or entry.dial is None):
-            refused = self.sessions.refuse_dial(None, self.dials)
+            refused = self.sessions.refuse_dial(None, self.dialling)
         refused = refused or self.sessions.refuse_key(key)
         if refused is None and not self._wins(link, text, via):
             text = "another connection to the same key is kept"

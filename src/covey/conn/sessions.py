@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, runti
 from covey.address import Address
 from covey.conn.hub_events import SessionEnd, Via
 from covey.errors import CoveyError, Refused
+from covey.host_port import HostPort
 from covey.limits import Limits
 from covey.net.close_reason import CloseReason
 from covey.peer_type import network_of
@@ -33,7 +34,7 @@ class Link(Protocol):
         """The proven key of the other end, if the handshake proves one."""
 
     @property
-    def remote_address(self) -> tuple[str, int]:
+    def remote_address(self) -> HostPort:
         """Host and port of the other end's socket."""
 
     @property
@@ -96,6 +97,15 @@ class CheckingDialler(Dialler, Protocol):
         Of several alternatives the dialler takes one: that one's key, whatever the others name.
         Raises `AddressError` or `SelfConnection` for what can never be dialled.
         """
+
+
+@runtime_checkable
+class ListeningDialler(Dialler, Protocol):
+    """A dialler that accepts connections as well, and brings them by `Hub.accept`."""
+
+    @property
+    def addresses(self) -> tuple[HostPort, ...]:
+        """Host and port of every listening socket."""
 
 
 class Session:

@@ -23,6 +23,7 @@ from covey.discovery.names import Hash, Name, name_bytes, topic_hash
 from covey.discovery.source import Source, Wanted
 from covey.errors import ClosedError, CoveyError, DiscoveryError, UsageError
 from covey.events import EventStream, Subscription
+from covey.host_port import HostPort, is_port
 from covey.limits import Limits
 from covey.owned_tasks import OwnedTasks
 
@@ -89,7 +90,7 @@ class Channel:
         self._clock = clock
         self._sleep = sleep
         self._members: dict[tuple[bytes, int], Membership] = {}
-        self._told: dict[bytes, OrderedDict[tuple[str, int], float]] = {}
+        self._told: dict[bytes, OrderedDict[HostPort, float]] = {}
         self._events = EventStream[PeerFound](backlog=self._limits.event_backlog)
         self._closing = Closing()
         self._shutting = OwnedTasks(logger)
@@ -129,7 +130,7 @@ class Channel:
         after `close()`.
         """
         self._check_open()
-        if announce and (port is None or not 0 < port <= 65535):
+        if announce and (port is None or not is_port(port)):
             raise UsageError(f"a port from 1 to 65535 is needed to announce, not {port}")
         raw = name_bytes(name)
         key = (raw, (port or 0) if announce else 0)
@@ -326,7 +327,7 @@ class Channel:
         for name in names:
             self._events.publish(PeerFound(name, hashed, host, port, source))
 
-    def _is_news(self, hashed: bytes, peer: tuple[str, int]) -> bool:
+    def _is_news(self, hashed: bytes, peer: HostPort) -> bool:
         """Whether the peer was not told lately; remembers it, of each hash a bounded number."""
         told = self._told.setdefault(hashed, OrderedDict())
         now = self._clock()

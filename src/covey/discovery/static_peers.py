@@ -8,7 +8,7 @@ from typing import TypeAlias
 from covey.discovery.names import Name, name_bytes
 from covey.discovery.source import Report, Timing, Wanted
 from covey.errors import UsageError
-from covey.host_port import HostPort, show
+from covey.host_port import HostPort, is_port, show
 
 Peers: TypeAlias = Iterable[HostPort]
 
@@ -63,6 +63,6 @@ class StaticPeers:
 
 def _checked(peer: HostPort) -> HostPort:
     host, port = peer
-    if not host or not 0 < port <= 65535:
+    if not host or not is_port(port):
         raise UsageError(f"{show(host, port)} is not a host and a port from 1 to 65535")
     return host, port

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from covey.errors import UsageError
 from covey.flock.policy import Reason
-from covey.host_port import parse_ip
+from covey.host_port import is_port, parse_ip
 from covey.peer_type import peer_type
 
 IpNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -29,7 +29,7 @@ def undialable(host: str, port: int) -> str | None:
     Refused are port 0 and what is no port, and the multicast, broadcast, unspecified and
     reserved addresses: a forged answer must not make us send to them.
     """
-    if not 0 < port < 65536:
+    if not is_port(port):
         return f"{port} is not a port"
     address = parse_ip(host)
     if address is None:

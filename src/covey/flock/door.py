@@ -18,9 +18,8 @@ from covey.flock.own_addresses import OwnAddresses
 from covey.flock.policy import Reason
 from covey.flock.roster import Roster
 from covey.flock.watch import IncomingWatch, OutgoingWatch, info_of
-from covey.host_port import HostPort
+from covey.host_port import HostPort, check_port
 from covey.keys import KeyPair
-from covey.net.attempt import AttemptObserver
 from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 from covey.net.endpoint import Endpoint
@@ -28,28 +27,6 @@ from covey.net.handshakes import RawHandshake, default_handshakes
 from covey.owned_tasks import OwnedTasks
 
 logger = logging.getLogger("covey.flock")
-
-
-class _Dialler:
-    """The own endpoint as the hub uses it: the raw connection has a budget of its own."""
-
-    def __init__(self, endpoint: Endpoint, connect_timeout: float) -> None:
-        self._endpoint = endpoint
-        self._connect_timeout = connect_timeout
-
-    async def dial(
-        self,
-        address: Address,
-        *,
-        observer: AttemptObserver | None = None,
-        timeout: float | None = None,  # noqa: ARG002 - the hub's covers the handshake too
-    ) -> Connection:
-        """Dial with the flock's own connection timeout."""
-        return await self._endpoint.dial(address, observer=observer, timeout=self._connect_timeout)
-
-    def check(self, address: Address) -> bytes | None:
-        """Raise for what can never be dialled."""
-        return self._endpoint.check(address)
 
 
 class Door:
@@ -92,8 +69,9 @@ class Door:
                 observer=self._incoming,
                 owns_connections=False,
             )
-            dialler = _Dialler(self._endpoint, limits.connect_timeout)
-            hub = Hub(key_pair=key_pair, limits=limits, dialler=dialler, history=context.history)
+            hub = Hub(
+                key_pair=key_pair, limits=limits, dialler=self._endpoint, history=context.history
+            )
         else:
             self._unsubscribe = hub.subscribe(self._hub_told)
         self.hub = hub
@@ -101,15 +79,15 @@ class Door:
     # Listening
 
     @property
-    def address(self) -> HostPort | None:
-        """Host and port at which it listens, None before."""
+    def addresses(self) -> tuple[HostPort, ...]:
+        """Host and port at which it listens, nothing before."""
         place = self._listening
         done = place is not None and place.done() and place.exception() is None
-        return place.result() if place is not None and done else None
+        return (place.result(),) if place is not None and done else ()
 
     async def listen_on(self, host: str | None, port: int) -> HostPort:
         """Listen unless that was done already; see `Flock.listen_on`."""
-        _check_port(port)
+        check_port(port, or_any=True)
         if self._listening is None:
             self._asked = host or self._host
             self._listening = asyncio.get_running_loop().create_future()
@@ -206,10 +184,3 @@ def _fail(future: asyncio.Future[HostPort], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
         future.exception()  # perhaps nobody waits: then this is not a lost error
-
-
-def _check_port(port: int) -> None:
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"a port is a number, not {type(port).__name__}")
-    if not 0 <= port <= 0xFFFF:
-        raise UsageError(f"a port to listen at is a number from 0 to 65535, not {port}")

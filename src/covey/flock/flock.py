@@ -39,7 +39,7 @@ from covey.flock.records import Handler, Hooks
 from covey.flock.roster import Roster
 from covey.flock.topic import Topic
 from covey.flock.view import FlockEntry, View
-from covey.host_port import show
+from covey.host_port import HostPort, show
 from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.net.connection import Connection
@@ -161,7 +161,8 @@ class Flock:
     def __repr__(self) -> str:
         if self.closed:
             return "<Flock closed>"
-        at = "not listening" if self.address is None else f"at {show(*self.address)}"
+        places = ", ".join(show(*place) for place in self.addresses)
+        at = f"at {places}" if places else "not listening"
         return f"<Flock {at}, {len(self._topics)} topics, {self.connected} connected>"
 
     async def __aenter__(self) -> Self:
@@ -214,13 +215,13 @@ class Flock:
         return tuple(self._topics.values())
 
     @property
-    def address(self) -> tuple[str, int] | None:
-        """Host and port at which it listens, None before."""
-        return self._door.address
+    def addresses(self) -> tuple[HostPort, ...]:
+        """Host and port at which it listens; nothing before."""
+        return self._door.addresses
 
     # Joining
 
-    async def listen_on(self, host: str | None = None, port: int = 0) -> tuple[str, int]:
+    async def listen_on(self, host: str | None = None, port: int = 0) -> HostPort:
         """Accept connections: the original's `listen(port)`. Returns host and port.
 
         The first `join` does it if nobody did. `port` 0 is any free one, `host` None the one given

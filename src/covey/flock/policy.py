@@ -1,7 +1,7 @@
 """What the flock decides, as functions over data: retries, identities, duplicates.
 
-Nothing here reads a clock, opens a socket or draws a random number; the shell in `flock.py` asks
-and obeys. The numbers and the reference's rules are those of discovery-swarm 6.1.0.
+Nothing here reads a clock, opens a socket or draws a random number; pursuit and roster ask
+and obey. The numbers and the reference's rules are those of discovery-swarm 6.1.0.
 """
 
 from __future__ import annotations
@@ -53,6 +53,14 @@ def retry_wait(failures: int) -> float | None:
     if failures < 1:
         raise ValueError("the first failure is number 1")
     return RETRY_WAITS[failures - 1] if failures <= len(RETRY_WAITS) else None
+
+
+def silent_after(keep_alive: float) -> float | None:
+    """Seconds without a byte after which a peer is dead that sends keep-alives as often as we do.
+
+    None where they are switched off (`keep_alive` 0), so that silence says nothing.
+    """
+    return SILENCE * max(1.0, keep_alive / 15) if keep_alive > 0 else None
 
 
 def peer_key(id: bytes, topic: bytes | None = None) -> str:  # noqa: A002 - the original's word

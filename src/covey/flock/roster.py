@@ -215,12 +215,13 @@ class Roster:
 
     def _is_silent(self, record: Record, now: float) -> bool:
         """Whether nothing came for longer than a living peer's keep-alives allow."""
-        keep_alive = self._context.limits.keep_alive
         read = record.connection.bytes_read
         if read != record.seen[0]:
             record.seen = (read, now)
-        expected = record.connection.handshake == "noise" and keep_alive > 0
-        return expected and now - record.seen[1] >= policy.SILENCE * max(1.0, keep_alive / 15)
+        if not record.connection.attempt.keeps_alive:
+            return False
+        dead_after = policy.silent_after(self._context.limits.keep_alive)
+        return dead_after is not None and now - record.seen[1] >= dead_after
 
     def _resolve(self, new: Record, other: Record, outcome: Outcome, cause: Cause) -> None:
         """Two connections of one peer: `other` was there before."""

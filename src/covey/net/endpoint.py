@@ -115,9 +115,9 @@ class Endpoint:
         return self._who.identity
 
     @property
-    def addresses(self) -> list[HostPort]:
+    def addresses(self) -> tuple[HostPort, ...]:
         """Host and port of every listening socket."""
-        return [listener.address for listener in self._listeners]
+        return tuple(listener.address for listener in self._listeners)
 
     @property
     def connections(self) -> list[Connection]:

@@ -16,8 +16,8 @@ from itertools import chain, zip_longest
 from typing import Any, TypeAlias, cast
 
 from covey.address import Protocol, host_and_port
-from covey.errors import AddressError, ConnectError, ConnectionAborted, DialFailed, UsageError
-from covey.host_port import HostPort, show, unmapped
+from covey.errors import AddressError, ConnectError, ConnectionAborted, DialFailed
+from covey.host_port import HostPort, check_port, show, unmapped
 from covey.limits import Limits
 from covey.net.sockets import Option, liveness_options, set_options
 from covey.net.stream_shell import StreamShell
@@ -80,8 +80,7 @@ class TcpTransport:
 
         Raises `UsageError` for a port outside 0 to 65535, `ConnectError` where it cannot be had.
         """
-        if not 0 <= port <= 0xFFFF:
-            raise UsageError(f"a port is a number from 0 to 65535, not {port}")
+        check_port(port, or_any=True)
         try:
             if host is None:
                 opened = _open_dual_stack(port)
