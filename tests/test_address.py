@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.address import _ADDRESS_PATTERN as ADDRESS_PATTERN
-from covey.address import MAX_ADDRESS, MAX_ALTERNATIVE, Address, Protocol, decode_key, encode_key
+from covey.address import MAX_ADDRESS, MAX_ALTERNATIVE, Address, Step, decode_key, encode_key
 from covey.address import _parse_cached as parse_cached
 from covey.errors import AddressError
 from covey.legacy_address import from_legacy, from_parts, is_address, parse_invite
@@ -29,9 +29,9 @@ K = base64.b64encode(KEY).decode()
 PLAIN = "".join(chr(code) for code in range(0x22, 0x7E) if chr(code) not in ":;")
 NAMES = st.from_regex("[a-z][a-z0-9-]+", fullmatch=True)
 DATA = st.text(PLAIN + "!~:;")
-PROTOCOLS = st.builds(Protocol, NAMES, st.lists(DATA, max_size=4).map(tuple))
+STEPS = st.builds(Step, NAMES, st.lists(DATA, max_size=4).map(tuple))
 ADDRESSES = st.lists(
-    st.lists(PROTOCOLS, min_size=1, max_size=3).map(tuple), min_size=1, max_size=3
+    st.lists(STEPS, min_size=1, max_size=3).map(tuple), min_size=1, max_size=3
 ).map(tuple)
 
 each_case = pytest.mark.parametrize("case", [pytest.param(c, id=c["description"]) for c in CASES])
@@ -193,7 +193,7 @@ def test_the_pattern_never_goes_back_over_what_it_has_taken() -> None:
 @settings(max_examples=200, deadline=None)
 @given(alternatives=ADDRESSES)
 def test_any_list_of_names_and_data_survives_the_text(
-    alternatives: tuple[tuple[Protocol, ...], ...],
+    alternatives: tuple[tuple[Step, ...], ...],
 ) -> None:
     address = Address.of(alternatives)
     assert Address.check(str(address))
@@ -223,7 +223,7 @@ def test_hosts_and_ports_parse_back(host: str, port: int, key: bytes | None) -> 
     address = Address.parse(str(Address.net(host, port, key=key)))
     assert address.host == host.strip("[]")
     assert (address.port, address.key) == (port, key)
-    assert address.handshake == Protocol("noise", () if key is None else (encode_key(key),))
+    assert address.handshake == Step("noise", () if key is None else (encode_key(key),))
 
 
 @pytest.mark.parametrize(
@@ -256,8 +256,8 @@ def test_separators_in_a_host_name_are_escaped() -> None:
 
 def test_the_parts_of_an_address_over_noise() -> None:
     address = Address.parse(f"net:10.0.0.2:3282~noise:{K}")
-    assert address.transport == Protocol("net", ("10.0.0.2", "3282"))
-    assert address.handshake == Protocol("noise", (K,))
+    assert address.transport == Step("net", ("10.0.0.2", "3282"))
+    assert address.handshake == Step("noise", (K,))
     assert (address.host, address.port, address.key, address.type) == ("10.0.0.2", 3282, KEY, "lan")
     utp = Address.parse("utp:10.0.0.2:3282~noise")
     assert (utp.host, utp.port, utp.key) == ("10.0.0.2", 3282, None)

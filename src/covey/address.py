@@ -42,7 +42,7 @@ _NAMED_TYPES: dict[str, PeerType] = {"bt": "bt", "dht": "dht", "tunnel": "tunnel
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class Step:
     """One step of an alternative: a name and its data fields, without escapes."""
 
     name: str
@@ -61,7 +61,7 @@ class Protocol:
 
 
 _set = object.__setattr__
-Alternative: TypeAlias = tuple[Protocol, ...]
+Alternative: TypeAlias = tuple[Step, ...]
 
 
 def decode_key(text: str) -> bytes | None:
@@ -123,7 +123,7 @@ class Address:
         return _refusal(text) is None
 
     @classmethod
-    def of(cls, alternatives: Iterable[Iterable[Protocol]]) -> Self:
+    def of(cls, alternatives: Iterable[Iterable[Step]]) -> Self:
         """The address of these alternatives; `AddressError` when they have no valid text."""
         return cls.parse(";".join("~".join(map(str, steps)) for steps in alternatives))
 
@@ -150,9 +150,9 @@ class Address:
             raise AddressError(f"no host and port to connect to: {host!r}, {port}")
         if key is not None and handshake not in _KEYED:
             raise AddressError(f"the handshake {handshake!r} carries no key")
-        steps = [Protocol(transport, (*host.split(":"), str(port)))]
+        steps = [Step(transport, (*host.split(":"), str(port)))]
         if handshake is not None:
-            steps.append(Protocol(handshake, () if key is None else (encode_key(key),)))
+            steps.append(Step(handshake, () if key is None else (encode_key(key),)))
         return cls.of([steps])
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -212,12 +212,12 @@ class Address:
         return found
 
     @property
-    def transport(self) -> Protocol:
+    def transport(self) -> Step:
         """The first step of the first alternative."""
         return self.alternatives[0][0]
 
     @property
-    def handshake(self) -> Protocol | None:
+    def handshake(self) -> Step | None:
         """The second step of the first alternative, None when it has no other."""
         steps = self.alternatives[0]
         return steps[1] if len(steps) > 1 else None
@@ -241,7 +241,7 @@ class Address:
         handshake = self.handshake
         if handshake is None or handshake.name not in _KEYED:
             raise AddressError(f"no handshake that carries a key in {self.text}")
-        changed = Protocol(handshake.name, (encode_key(key), *handshake.data[1:]))
+        changed = Step(handshake.name, (encode_key(key), *handshake.data[1:]))
         return type(self).of([(steps[0], changed, *steps[2:])])
 
     def for_dialling(self, transports: Collection[str], handshakes: Collection[str]) -> Self:
@@ -294,18 +294,18 @@ def _hide(text: str) -> str:
 
 def _split(text: str) -> tuple[Alternative, ...]:
     """The parts of text that `_refusal` has passed; each character is looked at a few times."""
-    protocol = _unescaped_protocol if "!" in text else _protocol
+    protocol = _unescaped_step if "!" in text else _step
     return tuple([tuple(map(protocol, part.split("~"))) for part in _hide(text).split(";")])
 
 
-def _protocol(step: str) -> Protocol:
+def _step(step: str) -> Step:
     name, *data = step.split(":")
-    return Protocol(name, tuple(data))
+    return Step(name, tuple(data))
 
 
-def _unescaped_protocol(step: str) -> Protocol:
+def _unescaped_step(step: str) -> Step:
     name, *data = step.split(":")
-    return Protocol(name, tuple([item.translate(_SHOWN) for item in data]))
+    return Step(name, tuple([item.translate(_SHOWN) for item in data]))
 
 
 def _first_key(alternatives: tuple[Alternative, ...]) -> bytes | None:
@@ -317,7 +317,7 @@ def _first_key(alternatives: tuple[Alternative, ...]) -> bytes | None:
     return None
 
 
-def host_and_port(transport: Protocol) -> tuple[str | None, int | None]:
+def host_and_port(transport: Step) -> tuple[str | None, int | None]:
     """The last field is the port, all before it, joined again, the host (section 3)."""
     if transport.name not in _INTERNET_TRANSPORTS or len(transport.data) < 2:
         return None, None
@@ -329,13 +329,13 @@ def host_and_port(transport: Protocol) -> tuple[str | None, int | None]:
     return host or "localhost", port if 1 <= port <= 0xFFFF else None
 
 
-def _has_target(transport: Protocol) -> bool:
+def _has_target(transport: Step) -> bool:
     if transport.name not in _INTERNET_TRANSPORTS:
         return True
     return host_and_port(transport)[1] is not None
 
 
-def _understood(handshake: Protocol) -> bool:
+def _understood(handshake: Step) -> bool:
     """Whether the data of a known handshake makes sense; `AddressError` for `shs` without any."""
     if handshake.name == "shs":
         if not handshake.data:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from covey.address import MAX_ADDRESS, Address, Protocol, decode_key, encode_key
+from covey.address import MAX_ADDRESS, Address, Step, decode_key, encode_key
 from covey.errors import AddressError
 
 _KEY = r"@?(?P<key>[A-Za-z0-9+/]{43}=)(?:\.ed25519)?"
@@ -97,7 +97,7 @@ def _split_invite(body: str) -> tuple[Address, str]:
     if len(steps) != 2 or steps[1].name != "shs" or len(steps[1].data) != 2:
         return whole, ""
     key_text, seed_text = steps[1].data
-    return Address.of([(steps[0], Protocol("shs", (key_text,)))]), seed_text
+    return Address.of([(steps[0], Step("shs", (key_text,)))]), seed_text
 
 
 def _assemble(host: str, port: int, key_text: str) -> Address:
@@ -108,8 +108,8 @@ def _assemble(host: str, port: int, key_text: str) -> Address:
     if separator:
         if scheme not in ("ws", "wss") or not 1 <= port <= 0xFFFF:
             raise AddressError(f"no address of a WebSocket: {host[:100]!r}, port {port}")
-        target = Protocol(scheme, (f"//{rest}", str(port)))
-        return Address.of([(target, Protocol("shs", (encode_key(key),)))])
+        target = Step(scheme, (f"//{rest}", str(port)))
+        return Address.of([(target, Step("shs", (encode_key(key),)))])
     transport = "onion" if host.endswith(".onion") else "net"
     return Address.net(host, port, "shs", key, transport=transport)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from covey.address import Address, Protocol, encode_key
+from covey.address import Address, Step, encode_key
 from covey.errors import AddressError
 from covey.keys import KeyPair
 from covey.limits import Limits
@@ -24,7 +24,7 @@ from tests.net.endpoints import HOST, dialling, listening, receive
 IDENTITY = Identity(KeyPair.generate(), b"i" * 32)
 
 
-def step(text: str) -> Protocol:
+def step(text: str) -> Step:
     found = Address.parse(f"net:h:1~{text}").handshake
     assert found is not None
     return found
@@ -85,7 +85,7 @@ class RenamedNoise(NoiseHandshake):
         identity: Identity,
         *,
         is_initiator: bool,
-        step: Protocol | None,
+        step: Step | None,
         now: float,
         limits: Limits,
         likely_key: bytes | None = None,

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from covey import address
-from covey.address import Address
+from covey.address import Address, Step, encode_key
 from covey.errors import AddressError, ClosedError, ConnectError, HandshakeError, UsageError
 from covey.limits import Limits
 from covey.net import tcp
@@ -38,13 +37,13 @@ class UnixTransport:
     name = "unix"
     type = "unix"
 
-    def place(self, step: address.Protocol) -> tuple[str, int]:
+    def place(self, step: Step) -> tuple[str, int]:
         if len(step.data) != 1:
             raise AddressError(f"one path, not {step}")
         return step.data[0], 0
 
     async def dial(
-        self, step: address.Protocol, make_shell: Callable[[tuple[str, int]], StreamShell]
+        self, step: Step, make_shell: Callable[[tuple[str, int]], StreamShell]
     ) -> StreamShell:
         where = self.place(step)
         loop = asyncio.get_running_loop()
@@ -80,7 +79,7 @@ async def test_a_transport_without_hosts_and_ports_is_one_entry_of_the_registry(
         await ours.send(b"by file name")
         assert await receive(theirs) == b"by file name"
         assert (ours.type, ours.attempt.transport, ours.attempt.host) == ("unix", "unix", path)
-        key = address.encode_key(client.key_pair.public_key)
+        key = encode_key(client.key_pair.public_key)
         assert str(theirs.address) == f"unix:{path}~noise:{key}"
         with pytest.raises(AddressError, match="one path"):
             await client.dial("unix:a:b~noise")
@@ -227,7 +226,7 @@ async def test_another_key_is_shown_as_addresses_write_it() -> None:
         with pytest.raises(HandshakeError) as refused:
             await endpoint.dial(Address.net(HOST, side.port, key=wrong))
     for key in (wrong, side.key):
-        assert f"{key.hex()} ({address.encode_key(key)})" in str(refused.value)
+        assert f"{key.hex()} ({encode_key(key)})" in str(refused.value)
 
 
 async def test_text_is_not_sent_and_a_closed_connection_is_not_read() -> None:

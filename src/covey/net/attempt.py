@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from covey.address import Address, encode_key
-from covey.address import Protocol as Step
+from covey.address import Address, Step, encode_key
 from covey.errors import ConnectError
 from covey.host_port import HostPort
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Self
 
-from covey.address import Address, Protocol
+from covey.address import Address, Step
 from covey.closing import Closing
 from covey.errors import (
     AddressError,
@@ -200,7 +200,7 @@ class Endpoint:
         transport.place(where)
         return step.key
 
-    def _route(self, address: Address) -> tuple[Transport, Handshake, Protocol, Protocol]:
+    def _route(self, address: Address) -> tuple[Transport, Handshake, Step, Step]:
         """The way to the first alternative of `address` that is known here."""
         chosen = address.for_dialling(self._transports.keys(), self._handshakes.keys())
         transport, step = self._transports[chosen.transport.name], chosen.handshake

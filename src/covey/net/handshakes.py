@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from covey import address
+from covey.address import Step
 from covey.errors import AddressError
 from covey.keys import KeyPair
 from covey.limits import Limits
@@ -50,7 +50,7 @@ class Handshake(Protocol):
     def quick(self) -> bool:
         """Whether its sessions are `QuickSession`s: they also send keep-alives."""
 
-    def check(self, step: address.Protocol, identity: Identity) -> bool:
+    def check(self, step: Step, identity: Identity) -> bool:
         """Whether `step` of an address names this very node. Raises `AddressError` for bad data."""
 
     def session(
@@ -58,7 +58,7 @@ class Handshake(Protocol):
         identity: Identity,
         *,
         is_initiator: bool,
-        step: address.Protocol | None,
+        step: Step | None,
         now: float,
         limits: Limits,
         likely_key: bytes | None = None,
@@ -89,7 +89,7 @@ class NoiseHandshake:
         self._random_bytes = random_bytes
         self._spares: dict[tuple[bytes, bool, int], HandshakeState] = {}
 
-    def check(self, step: address.Protocol, identity: Identity) -> bool:
+    def check(self, step: Step, identity: Identity) -> bool:
         """The data of `step` is nothing or one 32-byte key in base64."""
         if not step.data:
             return False
@@ -102,7 +102,7 @@ class NoiseHandshake:
         identity: Identity,
         *,
         is_initiator: bool,
-        step: address.Protocol | None,
+        step: Step | None,
         now: float,
         limits: Limits,
         likely_key: bytes | None = None,
@@ -149,7 +149,7 @@ class PlainHandshake:
     proves_key = False
     quick = False
 
-    def check(self, step: address.Protocol, identity: Identity) -> bool:  # noqa: ARG002
+    def check(self, step: Step, identity: Identity) -> bool:  # noqa: ARG002
         """`plain` takes no data."""
         if step.data:
             raise AddressError(f"plain takes no data, not {step}")
@@ -160,7 +160,7 @@ class PlainHandshake:
         identity: Identity,
         *,
         is_initiator: bool,
-        step: address.Protocol | None,  # noqa: ARG002
+        step: Step | None,  # noqa: ARG002
         now: float,
         limits: Limits,
         likely_key: bytes | None = None,  # noqa: ARG002
@@ -181,7 +181,7 @@ class RawHandshake:
     proves_key = False
     quick = False
 
-    def check(self, step: address.Protocol, identity: Identity) -> bool:  # noqa: ARG002
+    def check(self, step: Step, identity: Identity) -> bool:  # noqa: ARG002
         """`raw` takes no data."""
         if step.data:
             raise AddressError(f"raw takes no data, not {step}")
@@ -192,7 +192,7 @@ class RawHandshake:
         identity: Identity,  # noqa: ARG002
         *,
         is_initiator: bool,  # noqa: ARG002
-        step: address.Protocol | None,  # noqa: ARG002
+        step: Step | None,  # noqa: ARG002
         now: float,
         limits: Limits,  # noqa: ARG002
         likely_key: bytes | None = None,  # noqa: ARG002

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from covey import address
+from covey.address import Step
 from covey.errors import (
     ConnectError,
     ConnectionAborted,
@@ -89,9 +89,7 @@ class Pending:
         """Whether a raw connection exists, so that `settled` will be called."""
         return self._shell is not None
 
-    def make_shell(
-        self, remote: tuple[str, int], step: address.Protocol | None = None
-    ) -> StreamShell:
+    def make_shell(self, remote: tuple[str, int], step: Step | None = None) -> StreamShell:
         """The shell for a raw connection to `remote`; the handshake's budget begins now."""
         session = self._handshake.session(
             self._identity,
@@ -115,8 +113,8 @@ class Pending:
     async def dial(
         self,
         transport: Transport,
-        where: address.Protocol,
-        step: address.Protocol,
+        where: Step,
+        step: Step,
         timeout: float | None,
     ) -> Connection:
         """Connect to `where`, then shake hands as `step` says, all within `timeout` seconds."""
@@ -143,8 +141,8 @@ class Pending:
     async def _dial_raw(
         self,
         transport: Transport,
-        where: address.Protocol,
-        step: address.Protocol,
+        where: Step,
+        step: Step,
         timeout: float,
     ) -> None:
         host, port = self.attempt.host, self.attempt.port

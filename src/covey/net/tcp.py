@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import chain, zip_longest
 from typing import Any, TypeAlias, cast
 
-from covey.address import Protocol, host_and_port
+from covey.address import Step, host_and_port
 from covey.errors import AddressError, ConnectError, ConnectionAborted, DialFailed
 from covey.host_port import HostPort, check_port, show, unmapped
 from covey.limits import Limits
@@ -48,16 +48,14 @@ class TcpTransport:
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008  frozen
         self._options = liveness_options(limits)
 
-    def place(self, step: Protocol) -> HostPort:
+    def place(self, step: Step) -> HostPort:
         """The host and the port in `step`. Raises `AddressError`."""
         host, port = host_and_port(step)
         if host is None or port is None:
             raise AddressError(f"no host and port to dial in {step}")
         return host, port
 
-    async def dial(
-        self, step: Protocol, make_shell: Callable[[HostPort], StreamShell]
-    ) -> StreamShell:
+    async def dial(self, step: Step, make_shell: Callable[[HostPort], StreamShell]) -> StreamShell:
         """Connect to `host`, at once where it is numeric, else to the address that answers first.
 
         Raises `ConnectError`, and `DialFailed` where several addresses of the host failed.

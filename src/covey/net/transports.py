@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from covey import address
+from covey.address import Step
 from covey.limits import Limits
 from covey.net.stream_shell import StreamShell
 from covey.net.tcp import TcpTransport
@@ -36,7 +36,7 @@ class Transport(Protocol):
     def type(self) -> str:
         """The name in `Connection.type` (`tcp`)."""
 
-    def place(self, step: address.Protocol) -> tuple[str, int]:
+    def place(self, step: Step) -> tuple[str, int]:
         """Host and port of `step`, the part of an address that carries this transport's name.
 
         What stands for them elsewhere will do: a path and 0. It names the place in errors, events
@@ -44,7 +44,7 @@ class Transport(Protocol):
         """
 
     async def dial(
-        self, step: address.Protocol, make_shell: Callable[[tuple[str, int]], StreamShell]
+        self, step: Step, make_shell: Callable[[tuple[str, int]], StreamShell]
     ) -> StreamShell:
         """Connect, then run the shell that `make_shell(remote_address)` gives.
 
