@@ -106,13 +106,6 @@ def test_a_stranger_that_we_dial_is_one_of_ours() -> None:
     assert [line.text for line in told.story("aa").lines] == ["came", "ours now"]
 
 
-def test_a_peer_can_be_forgotten() -> None:
-    told = history()
-    told.tell("aa", "dialling", "x", key=KEY)
-    told.forget("aa")
-    assert (told.story("aa").lines, told.story(KEY).lines, len(told)) == ((), (), 0)
-
-
 @pytest.mark.parametrize(
     ("error", "part"),
     [

@@ -185,19 +185,13 @@ async def test_without_the_interface_the_first_round_fails_and_static_peers_stil
         assert isinstance(done.failed["dns"], DiscoveryError)
 
 
-async def test_with_multicast_off_there_is_no_way_to_ask() -> None:
-    async with Channel([DnsDiscovery(multicast=False)]) as channel:
-        with pytest.raises(DiscoveryError, match="multicast is off"):
-            await channel.join("swarm", port=1).first_round()
-
-
 async def test_a_source_shows_whether_it_is_open() -> None:
     source = DnsDiscovery(port=free_udp_port(), interface=LO, timing=SLOW)
-    assert repr(source) == "<DnsDiscovery 0 of 1 ways open>"
+    assert repr(source) == "<DnsDiscovery closed>"
     async with Channel([source]) as channel:
         await channel.join("swarm", port=1).first_round()
-        assert repr(source) == "<DnsDiscovery 1 of 1 ways open>"
-    assert repr(DnsDiscovery(multicast=False)) == "<DnsDiscovery without multicast>"
+        assert repr(source) == "<DnsDiscovery open>"
+    assert repr(source) == "<DnsDiscovery closed>"
 
 
 async def test_when_no_interface_takes_a_datagram_the_round_fails_and_the_next_may_succeed(
@@ -205,13 +199,12 @@ async def test_when_no_interface_takes_a_datagram_the_round_fails_and_the_next_m
 ) -> None:
     pauses = Pauses()
     source = DnsDiscovery(port=free_udp_port(), interface=LO, timing=SLOW)
-    role = source._roles[0]
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(101, "Network is unreachable")
 
     with monkeypatch.context() as broken:
-        broken.setattr(role._socket, "send", refuse)  # type: ignore[attr-defined]
+        broken.setattr(source._socket, "send", refuse)
         async with Channel([source], sleep=pauses) as channel:
             with pytest.raises(DiscoveryError, match="unreachable"):
                 await channel.join("swarm", port=1).first_round()
@@ -237,7 +230,8 @@ async def test_closing_leaves_no_task_and_no_socket() -> None:
     source = DnsDiscovery(port=free_udp_port(), interface=LO, timing=SLOW)
     async with Channel([source]) as channel:
         await channel.join("swarm", port=1).first_round()
-        opened = source._roles[0]._socket._socket  # type: ignore[attr-defined]
+        opened = source._socket._socket
+        assert opened is not None
         assert opened.fileno() >= 0
     assert opened.fileno() == -1
     assert asyncio.all_tasks() == before

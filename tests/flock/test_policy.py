@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from covey.flock import policy
+from covey.flock import registry as registry_module
 from covey.flock.policy import Cause, Link, Verdict, resolve_duplicate
 from covey.flock.registry import Outcome, Registry
 from tests.vectors_path import load_vectors
@@ -34,33 +35,43 @@ def _events(registry: Registry, links: list[Link]) -> list[str]:
     return events
 
 
-@pytest.mark.parametrize("case", VECTORS["duplicates"])
-def test_the_reference_rule_drops_what_discovery_swarm_drops(case: dict[str, Any]) -> None:
-    keep = case["keep_existing"]
+def _reference(monkeypatch: pytest.MonkeyPatch, *, keep_existing: bool = False) -> Registry:
+    """A registry that decides as discovery-swarm 6.1.0 does, which no flock follows."""
 
     def rule(existing: Link, new: Link, _now: float, _silent: bool) -> Verdict:
-        dropped = policy.dropped_by_reference(existing, new, keep_existing=keep)
-        return Verdict(dropped, Cause.REFERENCE)
+        dropped = "new" if keep_existing else policy.dropped_by_reference(existing, new)
+        return Verdict(dropped, Cause.SIMULTANEOUS)
 
+    monkeypatch.setattr(registry_module, "resolve_duplicate", rule)
+    return Registry()
+
+
+@pytest.mark.parametrize("case", VECTORS["duplicates"])
+def test_the_reference_rule_drops_what_discovery_swarm_drops(
+    case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = case["keep_existing"]
     existing = _link(0, case["existing"], case["mine"], case["theirs"])
     new = _link(1, case["new"], case["mine"], case["theirs"])
-    registry = Registry(rule)
+    registry = _reference(monkeypatch, keep_existing=keep)
     assert _events(registry, [existing, new]) == case["events"]
-    assert policy.dropped_by_reference(existing, new, keep_existing=keep) == case["dropped"]
+    assert keep or policy.dropped_by_reference(existing, new) == case["dropped"]
     assert registry.get(case["theirs"]) is (new if case["dropped"] == "existing" else existing)
 
 
 @pytest.mark.parametrize("case", VECTORS["self"])
-def test_an_own_id_is_recognised(case: dict[str, Any]) -> None:
+def test_an_own_id_is_recognised(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     mine = policy.peer_key(bytes.fromhex(case["id"]))
     link = Link(id=0, type="tcp", initiator=case["initiator"], mine=mine, theirs=mine)
-    registry = Registry(policy.reference_rule)
+    registry = _reference(monkeypatch)
     assert (registry.offer(link, now=0.0).outcome is Outcome.SELF) == case["destroyed"]
     assert len(registry) == 0
 
 
 @pytest.mark.parametrize("case", VECTORS["channels"])
-def test_ids_with_a_channel_are_compared_per_channel(case: dict[str, Any]) -> None:
+def test_ids_with_a_channel_are_compared_per_channel(
+    case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     links = [
         Link(
             id=number,
@@ -71,7 +82,7 @@ def test_ids_with_a_channel_are_compared_per_channel(case: dict[str, Any]) -> No
         )
         for number, field in enumerate(("first_key", "second_key"))
     ]
-    registry = Registry(policy.reference_rule)
+    registry = _reference(monkeypatch)
     assert _events(registry, links) == case["events"]
     alive = list(registry)
     assert [link not in alive for link in links] == case["destroyed"]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("covey.conn.hub")
 
 CLOSED = "This ConnHub instance is closed, create a new one."
+"""In the original's words, by which its users may know it."""
 
 
 class Hub:
@@ -281,8 +282,6 @@ class Hub:
 
     async def listen_on(self, host: str | None = None, port: int = 0) -> HostPort:
         """Accept connections at `host` (None: everywhere) and `port` (0: any); gives what it got.
-
-        `listen` is for events, here as everywhere but in `Endpoint`, which has none.
 
         Raises `UsageError` for a hub with a dialler of its own.
         """

@@ -32,9 +32,9 @@ APPLICATION = "application"
 """The source of peers that the user named."""
 
 
-def was_found(data: Mapping[str, Any]) -> bool:
-    """Whether others told of this peer: its `source` is not the application."""
-    return data.get("source", APPLICATION) not in (None, APPLICATION)
+def was_found(source: object) -> bool:
+    """Whether others told of a peer with this `source`: it is given, and not the application."""
+    return source not in (None, APPLICATION)
 
 
 @dataclass(frozen=True, slots=True)

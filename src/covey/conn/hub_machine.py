@@ -308,7 +308,7 @@ class HubMachine:
         if entry is None:
             entry = Entry(text, session.key, "connected")
             self.table.insert(entry, {})
-        session.stranger = via == "incoming" or was_found(entry.data)
+        session.stranger = via == "incoming" or was_found(entry.data.get("source"))
         dial = entry.dial
         if dial is not None:
             self._decide(dial)

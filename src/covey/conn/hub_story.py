@@ -25,7 +25,11 @@ class HubStory:
     def dialling(self, entry: Entry) -> None:
         """A dial begins."""
         self._history.tell(
-            entry.address, "dialling", "dialling", key=entry.key, stranger=was_found(entry.data)
+            entry.address,
+            "dialling",
+            "dialling",
+            key=entry.key,
+            stranger=was_found(entry.data.get("source")),
         )
 
     def not_dialled(
@@ -39,7 +43,7 @@ class HubStory:
             key=key,
             reason=getattr(error, "reason", type(error).__name__),
             error=error,
-            stranger=was_found(data),
+            stranger=was_found(data.get("source")),
         )
 
     def failed(self, entry: Entry, error: Exception) -> None:
@@ -54,7 +58,7 @@ class HubStory:
             key=entry.key,
             reason=reason,
             error=error,
-            stranger=was_found(entry.data),
+            stranger=was_found(entry.data.get("source")),
         )
 
     def called_off(self, entry: Entry, end: SessionEnd) -> None:
@@ -67,7 +71,7 @@ class HubStory:
             key=entry.key,
             reason=str(end.reason),
             error=end.error,
-            stranger=was_found(entry.data),
+            stranger=was_found(entry.data.get("source")),
         )
 
     def opened(self, session: Session, others: int) -> None:
@@ -108,7 +112,7 @@ class HubStory:
             text,
             key=entry.key,
             error=error,
-            stranger=was_found(entry.data),
+            stranger=was_found(entry.data.get("source")),
         )
 
     def refused(self, address: str, link: Link, error: ConnectError) -> None:

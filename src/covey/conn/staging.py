@@ -23,6 +23,7 @@ from covey.wall_clock import wall_clock
 
 CLOSED = "This ConnStaging instance is closed, create a new one."
 BAD_ADDRESS = "The given address is not a valid multiserver-address"
+"""Both in the words of the original, by which its users know them."""
 
 StagedEntry = tuple[str, Mapping[str, Any]]
 """One candidate: the exact address text and a read-only view of its data."""

@@ -198,13 +198,6 @@ class History:
             return pages.error() is error
         return pages.lines[-1][1].fields.get("error") == Failure.of(error)
 
-    def forget(self, peer: Peer) -> None:
-        """Drop all lines of `peer`."""
-        name = _name(peer)
-        for shelf in (self._chosen, self._strangers):
-            if (pages := shelf.pop(name, None)) is not None:
-                self._unlink(name, pages)
-
     def _find(self, name: str) -> _Pages | None:
         return self._chosen.get(name) or self._strangers.get(name)
 

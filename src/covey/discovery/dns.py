@@ -1,8 +1,4 @@
-"""DNS-discovery as a source of a channel: peers on the local network by multicast.
-
-A role is one way of asking. `DnsDiscovery` runs a round of all its roles at the same time, and the
-round succeeds when one of them does.
-"""
+"""DNS-discovery as a source of a channel: peers on the local network by multicast."""
 
 from __future__ import annotations
 
@@ -10,12 +6,11 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from typing import Protocol
 
 from covey.discovery.interfaces import Interface
 from covey.discovery.multicast import MulticastSocket
 from covey.discovery.source import Report, Timing, Wanted
-from covey.errors import CoveyError, DiscoveryError
+from covey.errors import DiscoveryError
 from covey.limits import Limits
 from covey.wire.dns_discovery import DEFAULT_DOMAIN, MULTICAST_PORT
 from covey.wire.dns_multicast import Arrival, MulticastNode
@@ -27,24 +22,14 @@ TIMING = Timing(early=(1.0, 3.0), interval=60.0, jitter=10.0)
 start together should not need a minute to meet."""
 
 
-class Role(Protocol):
-    """One way in which DNS-discovery asks; same contract as the methods of a `Source`."""
+class DnsDiscovery:
+    """A source that finds peers by ordinary DNS packets: it asks and answers by multicast.
 
-    async def open(self, report: Report) -> None:
-        """Take what is needed."""
+    `port`, `interface`: see `MulticastSocket`. `loopback` also reports what was announced here.
+    `timing` sets the rounds.
+    """
 
-    async def round(self, wanted: Wanted) -> None:
-        """Announce and look up once."""
-
-    def leave(self, wanted: Wanted) -> None:
-        """Withdraw what was announced."""
-
-    async def close(self) -> None:
-        """Give everything back."""
-
-
-class MulticastRole:
-    """Asks and answers in the multicast group of the local network."""
+    name = "dns"
 
     def __init__(
         self,
@@ -53,15 +38,20 @@ class MulticastRole:
         interface: str | None = None,
         domain: str = DEFAULT_DOMAIN,
         loopback: bool = False,
+        timing: Timing = TIMING,
         limits: Limits | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        self.timing = timing
         self._report: Report | None = None
         self._members: dict[bytes, set[int | None]] = {}
         self._socket = MulticastSocket(self._receive, port=port, interface=interface)
         self._node = MulticastNode(
             secret=random_bytes(32), port=port, domain=domain, loopback=loopback, limits=limits
         )
+
+    def __repr__(self) -> str:
+        return f"<DnsDiscovery {'closed' if self._report is None else 'open'}>"
 
     @property
     def node(self) -> MulticastNode:
@@ -96,6 +86,8 @@ class MulticastRole:
 
     def leave(self, wanted: Wanted) -> None:
         """Answer for this membership no longer; nothing is sent, the wire has no word for it."""
+        if self._report is None:
+            return
         members = self._members.get(wanted.hash, set())
         members.discard(wanted.port)
         if wanted.port is not None:
@@ -105,7 +97,7 @@ class MulticastRole:
             self._node.forget(wanted.hash)
 
     async def close(self) -> None:
-        """Leave the group."""
+        """Leave the group. May be called again."""
         self._report = None
         self._socket.close()
 
@@ -127,78 +119,3 @@ class MulticastRole:
         for peer in heard:
             if self._report is not None:
                 self._report(peer.topic, peer.host, peer.port)
-
-
-class DnsDiscovery:
-    """A source that finds peers by ordinary DNS packets.
-
-    `multicast` off leaves no role at all and every round fails. `port`, `interface`: see
-    `MulticastSocket`. `loopback` also reports what was announced here. `timing` sets the rounds.
-    """
-
-    name = "dns"
-
-    def __init__(
-        self,
-        *,
-        multicast: bool = True,
-        port: int = MULTICAST_PORT,
-        interface: str | None = None,
-        domain: str = DEFAULT_DOMAIN,
-        loopback: bool = False,
-        timing: Timing = TIMING,
-        limits: Limits | None = None,
-        random_bytes: Callable[[int], bytes] = os.urandom,
-    ) -> None:
-        self.timing = timing
-        self._roles: list[Role] = []
-        self._usable: list[Role] = []
-        if multicast:
-            role = MulticastRole(
-                port=port,
-                interface=interface,
-                domain=domain,
-                loopback=loopback,
-                limits=limits,
-                random_bytes=random_bytes,
-            )
-            self._roles.append(role)
-
-    def __repr__(self) -> str:
-        told = f"{len(self._usable)} of {len(self._roles)} ways open"
-        return f"<DnsDiscovery {told if self._roles else 'without multicast'}>"
-
-    async def open(self, report: Report) -> None:
-        """Open every role. Raises the last error when none can be opened."""
-        failure: Exception | None = None
-        for role in self._roles:
-            try:
-                await role.open(report)
-                self._usable.append(role)
-            except (CoveyError, OSError) as error:
-                failure = error
-                logger.info("a way of DNS-discovery is not usable: %s", error)
-            except BaseException:
-                await self.close()
-                raise
-        if not self._usable:
-            raise failure or DiscoveryError("DNS-discovery has no way to ask: multicast is off")
-
-    async def round(self, wanted: Wanted) -> None:
-        """Ask by every role at once. Raises the last error when none could."""
-        outcomes = await asyncio.gather(
-            *(role.round(wanted) for role in self._usable), return_exceptions=True
-        )
-        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        if failures and len(failures) == len(outcomes):
-            raise failures[-1]
-
-    def leave(self, wanted: Wanted) -> None:
-        """Withdraw what was announced."""
-        for role in self._usable:
-            role.leave(wanted)
-
-    async def close(self) -> None:
-        """Close every role. May be called again."""
-        while self._usable:
-            await self._usable.pop().close()

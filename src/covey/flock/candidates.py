@@ -55,7 +55,7 @@ class CandidateTable:
     """Candidates by topic: at most `per_topic` each, and `ports_per_host` ports of one host.
 
     A new one pushes out the topic's least recently found that is neither connected nor being
-    connected. `offer` returns what was pushed out, so that the caller can cancel its plans.
+    connected. `add` returns what was pushed out, so that the caller can cancel its plans.
     """
 
     def __init__(self, *, per_topic: int, ports_per_host: int) -> None:

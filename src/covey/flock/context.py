@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from covey.address import Address
-from covey.conn.hub_entry import APPLICATION
+from covey.conn.hub_entry import was_found
 from covey.conn.staging import Staging
 from covey.conn.story import History, host_story
 from covey.errors import AddressError, ClosedError
@@ -82,9 +82,7 @@ class Context:
         candidate.last = text
         address = self.address(candidate)
         if address:
-            self.history.tell(
-                address, step, text, stranger=candidate.source != APPLICATION, **fields
-            )
+            self.history.tell(address, step, text, stranger=was_found(candidate.source), **fields)
 
     def tell_host(self, host: str, step: str, text: str, **fields: Any) -> None:
         """Add a line to the story of somebody who came and was not let in: only its host counts."""

@@ -6,7 +6,6 @@ and obey. The numbers and the reference's rules are those of discovery-swarm 6.1
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypeAlias
@@ -85,13 +84,11 @@ class Link:
     proven: bool = False
 
 
-def dropped_by_reference(existing: Link, new: Link, *, keep_existing: bool = False) -> Loser:
+def dropped_by_reference(existing: Link, new: Link) -> Loser:
     """Which of two connections of one pair discovery-swarm 6.1.0 drops.
 
     Among equal types the connection initiated by the smaller id survives, on both sides.
     """
-    if keep_existing:
-        return "new"
     if existing.type != new.type:
         return "existing" if new.type == "tcp" else "new"
     if new.initiator:
@@ -107,7 +104,6 @@ class Cause(StrEnum):
     ESTABLISHED = "established"
     SAME_INITIATOR = "same-initiator"
     SIMULTANEOUS = "simultaneous"
-    REFERENCE = "reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +117,6 @@ class Verdict:
     dropped: Loser
     cause: Cause
     hold: bool = False
-
-
-Rule: TypeAlias = Callable[[Link, Link, float, bool], Verdict]
-
-
-def reference_rule(existing: Link, new: Link, _now: float, _silent: bool) -> Verdict:
-    """`dropped_by_reference` in the form that `Registry` takes.
-
-    Not what a flock follows: with it a `Registry` repeats recorded decisions of the reference.
-    """
-    return Verdict(dropped_by_reference(existing, new), Cause.REFERENCE)
 
 
 def resolve_duplicate(existing: Link, new: Link, now: float, silent: bool = False) -> Verdict:

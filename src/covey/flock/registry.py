@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from covey.flock.policy import Cause, Link, Rule, resolve_duplicate
+from covey.flock.policy import Cause, Link, resolve_duplicate
 
 MAX_HELD = 2
 """Redundant connections kept open per peer; one is what an honest pair needs."""
@@ -39,13 +39,9 @@ class Decision:
 
 
 class Registry:
-    """Registered and held links by peer. `rule` decides between two of one peer.
+    """Registered and held links by peer; `resolve_duplicate` decides between two of one peer."""
 
-    A flock follows `resolve_duplicate`; `reference_rule` is there to compare with the original.
-    """
-
-    def __init__(self, rule: Rule = resolve_duplicate) -> None:
-        self._rule = rule
+    def __init__(self) -> None:
         self._links: dict[str, Link] = {}
         self._held: dict[str, list[Link]] = {}
 
@@ -67,7 +63,7 @@ class Registry:
         if existing is None:
             self._links[link.theirs] = link
             return Decision(Outcome.REGISTERED)
-        verdict = self._rule(existing, link, now, silent)
+        verdict = resolve_duplicate(existing, link, now, silent)
         if verdict.dropped == "existing":
             self._links[link.theirs] = link
             return Decision(Outcome.REPLACED, existing, verdict.cause)
