@@ -116,5 +116,17 @@ class VerifyError(CoveyError):
     """A block or proof does not fit the signature."""
 
 
+class FrozenError(CoveyError):
+    """The log takes no more writes: its owner signed two states that exclude each other."""
+
+
 class StoreError(CoveyError):
     """The store cannot do what was asked: damaged, full, or in use by another process."""
+
+
+class BlockNotAvailable(CoveyError):
+    """A block is not here, and the call was not to wait for it, or nothing will ever bring it."""
+
+
+class FeedTimeout(CoveyError):
+    """The peers of a log did not bring what was asked for in time."""

@@ -1,0 +1,386 @@
+"""The state of one signed log: its head, its tree, the blocks held, and how they change.
+
+Every change is one commit: first it is stored, then it is the state in memory, then it is told
+(`storage.md` section 1). Blocks that peers sent are staged first, so that many share a commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from covey.errors import CoveyError, FrozenError, StoreError, UsageError
+from covey.feed import tree
+from covey.feed.data_message import MAX_BLOCK
+from covey.feed.hashes import Node, tree_hash
+from covey.feed.log_changes import LAST, Changes, Head, Hints
+from covey.feed.log_cover import idle_nodes
+from covey.feed.log_events import (
+    Appended,
+    Cleared,
+    Dropped,
+    Frozen,
+    LogEvent,
+    ManifestLearned,
+    Stored,
+    Truncated,
+)
+from covey.feed.log_pages import (
+    check_order,
+    first_unset,
+    put_pages,
+    with_blocks,
+    with_range,
+    without_range,
+)
+from covey.feed.log_staging import Staging
+from covey.feed.log_state import LogState
+from covey.feed.manifest import Manifest
+from covey.feed.signatures import Authority
+from covey.feed.verify import NewHead, Verified
+from covey.wire.session import Buffer
+
+MAX_STAGED_BLOCKS: Final = 1024
+"""Blocks staged at most: `accept` flushes by itself then, whatever its caller forgot."""
+MAX_STAGED_BYTES: Final = 1 << 24
+"""Bytes of staged blocks at most; a block that is larger is flushed at once."""
+MAX_STAGED_NODES: Final = 1 << 14
+"""Nodes staged at most: answers to hash and seek requests bring no blocks."""
+
+
+class Log(LogState):
+    """One log, and all ways in which it may change; made as `LogState` is.
+
+    All writes raise `StoreError` when the store fails, and then nothing has changed, and
+    `FrozenError` for a log that is frozen.
+    """
+
+    __slots__ = ()
+
+    # Our own changes
+
+    def plan(self, blocks: Iterable[Buffer]) -> tree.Batch:
+        """The head that `append` of these blocks would have: what several signers have to sign."""
+        return self._grow(_contents(blocks))
+
+    def append(self, blocks: Iterable[Buffer], *, signature: bytes | None = None) -> int:
+        """Add blocks and sign; gives the new length.
+
+        Where several must sign, `signature` is theirs over the head of `plan`. A prologue is
+        appended whole, and needs none. Raises `UsageError` when nobody here may sign, or for more
+        than `MAX_BLOCK` bytes; `VerifyError` when the signature or the prologue is wrong.
+        """
+        self._check_open()
+        contents = _contents(blocks)
+        if not contents:
+            return self.length
+        batch = self._grow(contents)
+        start, end = self.length, batch.length
+        head = self._signed(batch.roots, end, self.fork, signature)
+        pages = with_range(self.bitfield, start, end)
+        contiguous = end if self.contiguous_length == start else self.contiguous_length
+        self._commit(
+            Changes(
+                blocks=list(zip(range(start, end), contents, strict=True)),
+                nodes=batch.nodes,
+                head=head,
+                pages=pages,
+                hints=self._new_hints(contiguous),
+            )
+        )
+        self._set_head(head, batch.roots)
+        self._cache.add(batch.nodes)
+        self._put_pages(pages, contiguous)
+        self._tell(Appended(end, head.fork, start), Stored(list(range(start, end))))
+        return end
+
+    def truncate(
+        self, length: int, *, fork: int | None = None, signature: bytes | None = None
+    ) -> None:
+        """Cut the log to `length` blocks, on a new fork (the next one when None), and sign that.
+
+        What is staged is flushed first. Raises `UsageError` for a length beyond the present one or
+        inside a prologue, for a fork that is not new, and when nobody here may sign; `StoreError`
+        when the nodes of the shorter log are not here.
+        """
+        self._check_open()
+        new_fork = self.fork + 1 if fork is None else fork
+        prologue = self.authority.prologue
+        if not 0 <= length <= self.length or (prologue is not None and length < prologue.length):
+            raise UsageError(f"a log of {self.length} blocks cannot be cut to {length}")
+        if not self.fork < new_fork < LAST:
+            raise UsageError(f"fork {new_fork} is not new: this is {self.fork}")
+        self.flush()
+        roots = tree.roots_of(length, self.node)
+        if roots is None:
+            raise StoreError(f"nodes of the first {length} blocks are not here")
+        self._rewrite(self._signed(roots, length, new_fork, signature), roots, (), length)
+
+    def clear(self, start: int, end: int, *, keep_tree: bool | None = None) -> int:
+        """Let go of the blocks from `start` to before `end`; the head stays. Gives their number.
+
+        Nodes that no held block needs go too, unless `keep_tree`. None keeps them where the log is
+        `writable`: only with them a writer can prove its head to readers of any older one.
+        """
+        self._check_open()
+        check_order(start, end)
+        end = min(end, self.length)
+        self.flush()
+        count = self.bitfield.count(start, end)
+        if not count:
+            return 0
+        keep = self.writable if keep_tree is None else keep_tree
+        idle = [] if keep else idle_nodes(self.bitfield, start, end, self.length)
+        pages, emptied = without_range(self.bitfield, start, end)
+        contiguous = min(self.contiguous_length, start)
+        self._commit(
+            Changes(
+                deleted_blocks=[(start, end)],
+                deleted_nodes=idle,
+                deleted_pages=emptied,
+                pages=pages,
+                hints=self._new_hints(contiguous),
+            )
+        )
+        self._cache.clear()
+        self._revision += 1
+        self.bitfield.set_range(start, end, False)
+        self._put_pages({}, contiguous)
+        self._tell(Cleared(start, end))
+        return count
+
+    def set_user_data(self, name: str, value: bytes | None) -> None:
+        """Keep `value` with the log under `name`; None takes it away. Frozen logs allow it too."""
+        self._commit(Changes(user_data={name: value}))
+
+    def freeze(self, *, length: int, fork: int) -> None:
+        """Take no more writes for ever: two signed trees of this length and fork were seen.
+
+        What is staged is dropped. Nothing happens when it is frozen already.
+        """
+        if self.frozen:
+            return
+        self._commit(Changes(frozen=True))
+        self.frozen = True
+        self._staging = Staging()
+        self._tell(Frozen(length, fork))
+
+    # What peers sent
+
+    def accept(self, verified: Verified) -> None:
+        """Take what `verify` found true of the present state, with nothing in between.
+
+        Without an upgrade or a manifest it is staged: `node` and `block` show it, `has` only after
+        `flush`. With one, all that is staged is flushed together with it. Raises as `flush`, and
+        `UsageError` for an upgrade that leads nowhere from here.
+        """
+        self._check_open()
+        nodes, block, upgrade, manifest = verified[:4]
+        if upgrade is not None and (upgrade.fork != self.fork or upgrade.length <= self.length):
+            raise UsageError(
+                f"an upgrade to {upgrade.length} blocks on fork {upgrade.fork}, "
+                f"this log has {self.length} on fork {self.fork}"
+            )
+        staging = self._staging
+        staging.add_nodes(nodes)
+        if block is not None and not self.bitfield.get(block[0]):
+            staging.add_block(*block)
+        if (
+            upgrade is not None
+            or manifest is not None
+            or staging.size >= MAX_STAGED_BYTES
+            or len(staging.blocks) >= MAX_STAGED_BLOCKS
+            or len(staging.nodes) >= MAX_STAGED_NODES
+        ):
+            self._flush(upgrade, manifest)
+
+    def flush(self) -> int:
+        """Store what is staged, in one commit; gives the number of blocks that are new.
+
+        When the store fails, what was staged is dropped: `Dropped` tells which blocks have to be
+        fetched again, and `StoreError` is raised.
+        """
+        return self._flush(None, None) if self._staging else 0
+
+    def reorg(
+        self,
+        head: NewHead,
+        nodes: Sequence[Node],
+        shared: int,
+        *,
+        manifest: Manifest | None = None,
+    ) -> None:
+        """Go over to a higher fork that was verified, of which the first `shared` blocks are ours.
+
+        `nodes` are those proven of its tree. What is staged is flushed first. Raises `UsageError`
+        for a fork that is not higher, or when more is shared than there is.
+        """
+        self._check_open()
+        if head.fork <= self.fork or not 0 <= shared <= min(self.length, head.length):
+            raise UsageError(
+                f"fork {head.fork} of {head.length} blocks, {shared} of them shared, "
+                f"does not replace {self.length} blocks on fork {self.fork}"
+            )
+        self.flush()
+        self._rewrite(_head_of(head), head.roots, nodes, shared, manifest)
+
+    # The one way to change
+
+    def _check_open(self) -> None:
+        if self.frozen:
+            raise FrozenError(f"the log {self.key.hex()} is frozen: it was signed in two ways")
+
+    def _commit(self, changes: Changes) -> None:
+        if self._doubtful:
+            raise StoreError("a write was interrupted: the log has to be opened again")
+        try:
+            self._records.commit(changes)
+        except CoveyError:
+            raise
+        except BaseException:
+            # Whether it happened is unknown, so memory may not be what is stored any more.
+            self._doubtful = True
+            raise
+        if changes.hints is not None:
+            self._hints = changes.hints
+
+    def _flush(self, upgrade: NewHead | None, manifest: Manifest | None) -> int:
+        """Commit what is staged, and a new head and manifest with it."""
+        staged, self._staging = self._staging, Staging()
+        blocks = sorted([item for item in staged.blocks.items() if not self.bitfield.get(item[0])])
+        try:
+            authority = self.authority if manifest is None else Authority(self.key, manifest)
+            head = None if upgrade is None else _head_of(upgrade)
+            pages = with_blocks(self.bitfield, [index for index, _ in blocks])
+            contiguous = first_unset(self.bitfield, pages, self.contiguous_length)
+            self._commit(
+                Changes(
+                    blocks=blocks,
+                    nodes=list(staged.nodes.values()),
+                    head=head,
+                    pages=pages,
+                    manifest=manifest,
+                    hints=self._new_hints(contiguous),
+                )
+            )
+        except CoveyError as error:
+            self._tell(Dropped([index for index, _ in blocks], error))
+            raise
+        start = self.length
+        self._cache.add(staged.nodes.values())
+        self.authority = authority
+        if head is not None and upgrade is not None:
+            self._set_head(head, upgrade.roots)
+        self._put_pages(pages, contiguous)
+        self._tell_flushed(start, [index for index, _ in blocks], manifest)
+        return len(blocks)
+
+    def _tell_flushed(self, start: int, blocks: list[int], manifest: Manifest | None) -> None:
+        if manifest is not None:
+            self._tell(ManifestLearned(manifest))
+        if self.length > start:
+            self._tell(Appended(self.length, self.fork, start))
+        if blocks:
+            self._tell(Stored(blocks))
+
+    def _rewrite(
+        self,
+        head: Head,
+        roots: Sequence[Node],
+        nodes: Iterable[Node],
+        shared: int,
+        manifest: Manifest | None = None,
+    ) -> None:
+        """Delete everything from block `shared` on, and put another head and its nodes."""
+        authority = self.authority if manifest is None else Authority(self.key, manifest)
+        pages, emptied = without_range(self.bitfield, shared, self.length)
+        contiguous = min(self.contiguous_length, shared)
+        self._commit(
+            Changes(
+                deleted_blocks=[(shared, LAST)],
+                deleted_nodes=[
+                    *((node, node + 1) for node in tree.cut_nodes(shared)),
+                    (2 * shared, LAST),
+                ],
+                deleted_pages=emptied,
+                pages=pages,
+                nodes=list({node.index: node for node in (*nodes, *roots)}.values()),
+                head=head,
+                manifest=manifest,
+                hints=self._new_hints(contiguous),
+            )
+        )
+        old_length = self.length
+        self._cache.clear()
+        self._revision += 1
+        self.authority = authority
+        self._set_head(head, roots)
+        self.bitfield.set_range(shared, old_length, False)
+        self.contiguous_length = contiguous
+        if manifest is not None:
+            self._tell(ManifestLearned(manifest))
+        self._tell(Truncated(shared, head.fork, old_length))
+        if head.length > shared:
+            self._tell(Appended(head.length, head.fork, shared))
+
+    def _grow(self, contents: Iterable[Buffer]) -> tree.Batch:
+        """The tree with more blocks; `VerifyError` when they are not those of the prologue."""
+        batch = tree.Batch(self.roots, self.length, self.fork)
+        prologue = self.authority.prologue
+        for data in contents:
+            batch.append(data)
+            if prologue is not None and batch.length == prologue.length:
+                self.authority.verify(
+                    roots=batch.roots, length=batch.length, fork=batch.fork, signature=None
+                )
+        return batch
+
+    def _signed(
+        self, roots: Sequence[Node], length: int, fork: int, signature: bytes | None
+    ) -> Head:
+        """A new head of ours with its signature, the given one if it is good."""
+        authority = self.authority
+        prologue = authority.prologue
+        if prologue is not None and length <= prologue.length:
+            if length < prologue.length:
+                raise UsageError(f"a prologue of {prologue.length} blocks is appended whole")
+            signature = None
+        elif signature is not None:
+            signature = bytes(signature)
+            authority.verify(roots=roots, length=length, fork=fork, signature=signature)
+        elif self.key_pair is None:
+            raise UsageError(f"the log {self.key.hex()} is only read here: no key pair signs it")
+        else:
+            signature = authority.sign(self.key_pair, roots=roots, length=length, fork=fork)
+        size = sum([root.size for root in roots])
+        return Head(fork, length, size, tree_hash(roots), signature)
+
+    def _put_pages(self, pages: Mapping[int, bytes], contiguous: int) -> None:
+        put_pages(self.bitfield, pages)
+        self.contiguous_length = contiguous
+
+    def _new_hints(self, contiguous: int) -> Hints | None:
+        """Hints to store, None where nothing is new in them."""
+        hints = Hints(contiguous, self.remote_contiguous_length)
+        return None if hints == self._hints else hints
+
+    def _tell(self, *events: LogEvent) -> None:
+        self._teller.tell(*events)
+
+
+def _contents(blocks: Iterable[Buffer]) -> list[bytes]:
+    """The blocks as bytes of their own; `UsageError` for what is none, or too large."""
+    if isinstance(blocks, bytes | bytearray | memoryview | str):
+        raise UsageError("blocks are appended as a list of bytes, also when there is only one")
+    contents = []
+    for block in blocks:
+        if not isinstance(block, bytes | bytearray | memoryview):
+            raise UsageError(f"a block is bytes, not {type(block).__name__}")
+        if len(block) > MAX_BLOCK:
+            raise UsageError(f"a block has at most {MAX_BLOCK} bytes, not {len(block)}")
+        contents.append(bytes(block))
+    return contents
+
+
+def _head_of(head: NewHead) -> Head:
+    return Head(head.fork, head.length, head.byte_length, tree_hash(head.roots), head.signature)
