@@ -13,7 +13,7 @@ from covey.cli.narrator import _LINES, line_of, whereabouts
 from covey.cli.output import Output, OutputError, bytes_text, key_text, printable
 from covey.cli.stdio import size_of
 from covey.errors import ProtocolError
-from covey.flock.events import Connecting, FlockClosed, FlockEvent, Listening, Peer, PeerDropped
+from covey.flock.events import PeerConnecting, FlockClosed, FlockEvent, Listening, Peer, PeerDropped
 from covey.flock.policy import Reason
 
 
@@ -140,8 +140,8 @@ def test_every_event_of_a_flock_has_a_line() -> None:
 @pytest.mark.parametrize(
     ("event", "line"),
     [
-        (Connecting(Peer("h", 1, b"x")), "connecting to h:1"),
-        (Connecting(Peer("h", 1, b"x", retries=2)), "connecting to h:1, attempt 3"),
+        (PeerConnecting(Peer("h", 1, b"x")), "connecting to h:1"),
+        (PeerConnecting(Peer("h", 1, b"x", retries=2)), "connecting to h:1, attempt 3"),
         (PeerDropped(Peer("h", 1, b"x", retries=5)), "gave up h:1 after 5 attempts"),
         (Listening("::", 7), "listening on port 7"),
         (FlockClosed(), "closed"),

@@ -60,7 +60,7 @@ class Remote:
     def proven(self, link: Link, hello: Hello) -> None:
         self.hello = hello
 
-    def refused(self, connection: Connection, why: str) -> None:
+    def refused(self, connection: Connection, why: str, advice: str = "") -> None:
         raise AssertionError(why)
 
     def received(self, link: Link, kind: int, payload: bytes) -> None:

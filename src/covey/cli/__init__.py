@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import Final
+import os
+import signal
+import sys
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -15,8 +18,55 @@ COMMANDS: Final = {
 }
 
 
+class _Terminated(BaseException):
+    """SIGTERM came before there was a loop."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated
+
+
+def _end_early(message: str, code: int) -> NoReturn:
+    """Tell what ended the command while it was loading, and leave.
+
+    Nothing is imported here, for an import may be what was interrupted; nor is Python left in
+    order: it would die by the signal where that fell into generated code.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+    arguments = sys.argv[1:]
+    stream, line = sys.stderr, f"covey: {message}"
+    if "--json" in arguments:
+        stream = sys.stderr if arguments[:1] == ["pipe"] else sys.stdout
+        line = f'{{"type":"failed","seconds":0.0,"code":{code},"message":"{message}","hint":""}}'
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    finally:
+        os._exit(code)
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports one only when it is asked for."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command that is named and leave the process, as click does.
+
+        A signal ends with the same words and code while we still load as it does later.
+        """
+        standalone, extra["standalone_mode"] = extra.get("standalone_mode", True), False
+        if not standalone:
+            return super().main(*args, **extra)
+        signal.signal(signal.SIGTERM, _terminate)  # until the loop has a handler of its own
+        try:
+            code = super().main(*args, **extra)
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            _end_early("interrupted", 130)
+        except _Terminated:
+            _end_early("terminated", 143)
+        sys.exit(code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in alphabetical order."""

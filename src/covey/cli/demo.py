@@ -18,6 +18,7 @@ import click
 
 from covey.cli.output import bytes_text
 from covey.cli.pipe import new_topic
+from covey.cli.runtime import take_any_text
 
 TIMEOUT = 60.0
 
@@ -102,6 +103,7 @@ def _some_file() -> Path:
 
 def main() -> None:
     """Run with the file named on the command line, or one that is there anyhow."""
+    take_any_text()
     file = Path(sys.argv[1]) if len(sys.argv) > 1 else _some_file()
     if not file.is_file():
         _say(f"covey demo: {file} is not a file", "red")

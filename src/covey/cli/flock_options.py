@@ -128,8 +128,7 @@ def some_text(ctx: click.Context, parameter: click.Parameter, given: Given) -> G
 
     Such bytes come as half characters, which no name and no address can have.
     """
-    texts: tuple[str, ...] = (given,) if isinstance(given, str) else given or ()
-    for text in texts:
+    for text in () if given is None else (given,) if isinstance(given, str) else tuple(given):
         try:
             text.encode()
         except UnicodeEncodeError:

@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from covey.cli.output import Output, key_text
+from covey.errors import SelfConnection
 from covey.host_port import show
 
 if TYPE_CHECKING:
     from covey.conn.staging import StagingEvent
     from covey.events import Subscription
     from covey.flock.events import (
-        Connected,
-        ConnectFailed,
-        Connecting,
+        PeerConnected,
+        PeerConnectFailed,
+        PeerConnecting,
         ConnectionClosed,
         ConnectionInfo,
         FlockError,
@@ -37,12 +38,14 @@ if TYPE_CHECKING:
 class Brief:
     """What a person wants to see who only waits for a connection: news, and each trouble once.
 
-    `trouble` is the last thing that went wrong, in words. `own_key`: this side proves a key that
-    was made before, so that another process may prove the same.
+    `trouble` is the last thing that went wrong, in words, `advice` what to do about it where that
+    is known. `own_key`: this side proves a key that was made before, so that another process may
+    prove the same: that is told, and no later trouble takes its place.
     """
 
     def __init__(self, *, own_key: bool = False) -> None:
         self.trouble = ""
+        self.advice = ""
         self._own_key = own_key
         self._told: dict[tuple[str, int], str] = {}
 
@@ -57,17 +60,28 @@ class Brief:
                 return self._once(event.peer.host, event.peer.port, line_of(event))
             case "handshake-timeout":
                 return self._once(event.info.host, 0, line_of(event))
+            case "connection-closed" if isinstance(event.error, SelfConnection):
+                return self._same_key(event.info.host)
             case "connection-closed" if event.connection is None and event.error is not None:
                 return self._once(event.info.host, 0, line_of(event))
-            case "peer-banned" if self._own_key and event.reason == "detected-self":
-                return self._once(event.peer.host, 0, f"{_place(event.peer)} {SAME_KEY}")
+            case "peer-banned" if event.reason == "detected-self":
+                return self._same_key(event.peer.host)
             case "handler-failed":
                 return line_of(event)
             case _:
                 return ""
 
+    def _same_key(self, host: str) -> str:
+        """Whoever has a fresh key and meets it has met itself, which is not worth a line."""
+        if not self._own_key:
+            return ""
+        self.advice = ANOTHER_KEY
+        self.trouble = f"{host} {SAME_KEY}"
+        return self._once(host, 0, f"{self.trouble}: {ANOTHER_KEY}")
+
     def _once(self, host: str, port: int, text: str) -> str:
-        self.trouble = text
+        if not self.advice:
+            self.trouble = text
         if self._told.get((host, port)) == text or len(self._told) >= PLACES_TOLD:
             return ""
         self._told[host, port] = text
@@ -76,7 +90,8 @@ class Brief:
 
 PLACES_TOLD = 100
 """Places whose troubles are told; a scanner could go on for ever."""
-SAME_KEY = "proves the very key of this side: where it is another process, give it another --key"
+SAME_KEY = "proves the very key of this side"
+ANOTHER_KEY = "where that is another process, give one of the two another --key"
 
 
 async def narrate(
@@ -193,12 +208,12 @@ def _banned(event: PeerBanned) -> str:
     return f"banned {_place(event.peer)}: {event.reason}"
 
 
-def _connecting(event: Connecting) -> str:
+def _connecting(event: PeerConnecting) -> str:
     again = f", attempt {event.peer.retries + 1}" if event.peer.retries else ""
     return f"connecting to {_place(event.peer)}{again}"
 
 
-def _connect_failed(event: ConnectFailed) -> str:
+def _connect_failed(event: PeerConnectFailed) -> str:
     return f"no connection to {_place(event.peer)}: {event.error}"
 
 
@@ -210,7 +225,7 @@ def _handshake_timeout(event: HandshakeTimedOut) -> str:
     return f"{_remote(event.info)} did not complete the handshake in time"
 
 
-def _connected(event: Connected) -> str:
+def _connected(event: PeerConnected) -> str:
     return path_of(event.connection)
 
 

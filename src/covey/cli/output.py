@@ -57,20 +57,28 @@ class Output:
     `quiet`: nobody wants the signs of life of a wait.
     When the stream cannot be written any more, `failure` says why and everything else is silent;
     a command whose output is its purpose runs inside `needed`.
+    `start`: when the seconds begin, on the monotonic clock; default: now.
     """
 
-    def __init__(self, *, as_json: bool, stream: TextIO | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        as_json: bool,
+        stream: TextIO | None = None,
+        quiet: bool = False,
+        start: float | None = None,
+    ) -> None:
         self.as_json = as_json
         self.quiet = quiet
         self.stream = stream if stream is not None else sys.stderr
         self.failure: OSError | None = None
         self._needed_by: asyncio.Task[Any] | None = None
-        self._start = time.monotonic()
+        self.start = time.monotonic() if start is None else start
 
     @property
     def elapsed(self) -> float:
-        """Seconds since this output was made."""
-        return time.monotonic() - self._start
+        """Seconds since the start."""
+        return time.monotonic() - self.start
 
     @property
     def live(self) -> bool:

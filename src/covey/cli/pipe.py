@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 """Letters and digits that are not mistaken for each other when read aloud."""
 
+NOBODY_THERE = (
+    "is `covey pipe` with the same topic running on the other side, in the same network? "
+    "`--peer HOST:PORT` reaches it where multicast does not"
+)
+
 
 def new_topic() -> str:
     """Sixteen random letters in four groups: 79 bits, more than anybody can guess."""
@@ -208,11 +213,11 @@ async def _watch(runner: PipeRunner, brief: Brief, timeout: float | None, reconn
             async with asyncio.timeout(timeout):
                 await runner.found.wait()
         except TimeoutError:
-            trouble = runner.trouble or brief.trouble
+            last = runner if runner.trouble else brief
             raise CommandError(
-                f"no peer came within {timeout:g} s" + (f"; last: {trouble}" if trouble else ""),
-                hint="is `covey pipe` with the same topic running on the other side, in the same "
-                "network? `--peer HOST:PORT` reaches it where multicast does not",
+                f"no peer came within {timeout:g} s"
+                + (f"; last: {last.trouble}" if last.trouble else ""),
+                hint=last.advice or NOBODY_THERE,
                 code=Exit.NOBODY,
             ) from None
         await runner.parted()

@@ -16,6 +16,9 @@ from covey.wire.topic_proof import TopicSecret
 FAREWELL = 2.0
 """Seconds given to a peer to close too, so that our last message is sure to have arrived."""
 
+SAME_TOPIC = "the two sides name different topics: compare them letter by letter"
+SAME_VERSION = "do both sides run the same version of covey?"
+
 
 class LinkOwner(Protocol):
     """Who decides about a link and takes what arrives."""
@@ -25,8 +28,8 @@ class LinkOwner(Protocol):
     def proven(self, link: Link, hello: Hello) -> None:
         """The remote of `link` knows the topic."""
 
-    def refused(self, connection: Connection, why: str) -> None:
-        """The remote is not one for this pipe."""
+    def refused(self, connection: Connection, why: str, advice: str = "") -> None:
+        """The remote is not one for this pipe; `advice`: what to do if it should be."""
 
     def received(self, link: Link, kind: int, payload: bytes) -> None:
         """A message came from a proven remote."""
@@ -112,21 +115,21 @@ class Link:
         try:
             hello = Hello.decode(handshake)
         except DecodeError as error:
-            self._refuse(channel, f"it does not speak {PROTOCOL}: {error}")
+            self._refuse(channel, f"it does not speak {PROTOCOL}: {error}", SAME_VERSION)
             return
         hash_ = connection.handshake_hash
         if hash_ is None or not owner.secret.accepts(
             hello.proof, hash_, is_initiator=connection.initiator
         ):
-            self._refuse(channel, "it does not know the topic")
+            self._refuse(channel, "it does not know the topic", SAME_TOPIC)
             return
         self.proven.set()
         self._settled.set()
         owner.proven(self, hello)
 
-    def _refuse(self, channel: Channel, why: str) -> None:
+    def _refuse(self, channel: Channel, why: str, advice: str) -> None:
         self.dismissed = True
-        self._owner.refused(self.connection, why)
+        self._owner.refused(self.connection, why, advice)
         channel.close()
 
     def _on_close(self, remote: bool, channel: Channel) -> None:  # noqa: ARG002

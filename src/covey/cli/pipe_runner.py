@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from covey.cli.backlog import Backlog
 from covey.cli.narrator import path_fields, path_of
 from covey.cli.output import Output, bytes_text, key_text
-from covey.cli.pipe_link import Link
+from covey.cli.pipe_link import SAME_VERSION, Link
 from covey.cli.runtime import CommandError, Exit, end_tasks
 from covey.cli.stdio import Sink, Source
 from covey.errors import ClosedError, ConnectionAborted, ProtocolError
@@ -67,6 +67,7 @@ class PipeRunner:
         self.partner: bytes | None = None
         self.link: Link | None = None
         self.trouble = ""
+        self.advice = ""  # what to do about `trouble`
         self.lost = asyncio.Event()
         self.found = asyncio.Event()
         self._source = source
@@ -192,15 +193,15 @@ class PipeRunner:
         link.send(messages)
         self._changed.set()
 
-    def refused(self, connection: Connection, why: str) -> None:
-        """The remote is not one for this pipe."""
+    def refused(self, connection: Connection, why: str, advice: str = "") -> None:
+        """The remote is not one for this pipe; `advice`: what to do if it should be."""
         host, port = connection.remote_address
         key = connection.remote_key
         news = key not in self._refused and len(self._refused) < REFUSALS_TOLD
         if news:
             self._refused.add(key)
         text = f"refused {show(host, port)}: {why}"
-        self.trouble = text
+        self.trouble, self.advice = text, advice
         self._output.event(
             "refused", text if news else "", key=key, host=host, port=port, reason=why
         )
@@ -254,6 +255,7 @@ class PipeRunner:
     def _tell_busy(self, link: Link) -> None:
         key = link.connection.remote_key
         self.trouble = f"{key_text(key)} is in a pipe with another peer already"
+        self.advice = "wait until that pipe is over, or choose another topic for this one"
         self._output.event("busy", f"{self.trouble}; looking on", key=key)
 
     def _forget_partner(self) -> None:
@@ -399,7 +401,7 @@ class PipeRunner:
 def _broken_rule(error: ProtocolError) -> CommandError:
     failure = CommandError(
         f"the other side broke the rules of the pipe: {error}",
-        hint="do both sides run the same version of covey? Start both again",
+        hint=f"{SAME_VERSION} Start both again",
     )
     failure.__cause__ = error
     return failure

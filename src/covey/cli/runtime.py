@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import io
 import logging
 import os
 import signal
@@ -21,6 +22,8 @@ from covey.errors import CoveyError
 logger = logging.getLogger("covey.cli")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+LAST_WORDS = 1.0
+"""Seconds for which tellers may go on when everything is closed; they need one turn of the loop."""
 
 
 class Exit(IntEnum):
@@ -67,11 +70,32 @@ def run(
     `events`, the stream of the command's other events (None: stderr).
     """
     _open_closed_descriptors()
+    take_any_text()
     output = Output(as_json=as_json, stream=events if as_json else None)
     _set_up_logging(output, debug=debug)
+    with asyncio.Runner(debug=False, loop_factory=_loop_factory()) as runner:
+        code = _outcome(runner, work, output, debug=debug)
+        _flush_or_forget()
+        # The code stands. What is left, a name that is still looked up, is not worth a wait.
+        _on(signal.SIGINT, lambda *_: os._exit(int(code)))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        _on(number, signal.SIG_IGN)
+    _flush_or_forget()
+    sys.exit(int(code))
+
+
+def _outcome(
+    runner: asyncio.Runner,
+    work: Callable[[], Coroutine[Any, Any, Exit]],
+    output: Output,
+    *,
+    debug: bool,
+) -> Exit:
+    """Do the work and tell what ended it too early; gives the exit code."""
     try:
-        with asyncio.Runner(debug=False, loop_factory=_loop_factory()) as runner:
-            code = runner.run(_until_terminated(work))
+        code = runner.run(_until_terminated(work))
+        if code is Exit.TERMINATED:
+            _complain(output, code, "terminated")
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
         _complain(output, code, "interrupted")
@@ -91,8 +115,20 @@ def run(
             f"this should not happen: {type(error).__name__}: {error}",
             "a fault of covey: run again with --debug, and please report what it shows",
         )
-    _flush_or_forget()
-    sys.exit(int(code))
+    return code
+
+
+def take_any_text() -> None:
+    """Have letters that the encoding of an output lacks written as escapes, not fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _on(number: signal.Signals, handler: Any) -> None:
+    """What a signal does from now on; nothing is changed outside the main thread."""
+    with contextlib.suppress(ValueError):
+        signal.signal(number, handler)
 
 
 async def _until_terminated(work: Callable[[], Coroutine[Any, Any, Exit]]) -> Exit:
@@ -138,13 +174,22 @@ async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def let_end(*tellers: asyncio.Task[Any]) -> None:
+    """What they tell of is closed: give them the time to tell the last of it."""
+    if tellers:
+        await asyncio.wait(tellers, timeout=LAST_WORDS)
+    await end_tasks(*tellers)
+
+
 def _complain(output: Output, code: Exit, message: str, hint: str = "") -> None:
     output.say(printable(f"covey: {message}" + (f"\n  {hint}" if hint else "")))
     if not output.as_json:
         return
     output.event("failed", code=code, message=message, hint=hint)
     if output.failure is not None and output.stream is not sys.stderr:
-        Output(as_json=True).event("failed", code=code, message=message, hint=hint)
+        Output(as_json=True, start=output.start).event(
+            "failed", code=code, message=message, hint=hint
+        )
 
 
 def _message(error: BaseException) -> str:
