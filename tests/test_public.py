@@ -136,20 +136,20 @@ PUBLIC: dict[str, str] = {
         StreamShell TcpTransport Transport default_handshakes default_transports
     """,
     "covey.conn": """
-        Connected Connecting ConnectingFailed Dialler Disconnected Disconnecting
-        DisconnectingFailed Failure History Hub HubEntry HubEvent Link Session SessionEnd
-        SessionStart Staged StagedEntry Staging StagingEvent State Story StoryLine TieBreak Unstaged
-        UnstageReason Via keep_smaller_dialler
+        Connected Connecting ConnectingFailed Dialler Disconnected Disconnecting DisconnectingFailed
+        EntryState Failure History Hub HubEntry HubEvent HubSession Link SessionEnd SessionStart
+        Staged StagedEntry Staging StagingEvent Story StoryLine TieBreak UnstageReason Unstaged Via
+        keep_smaller_dialler
     """,
     "covey.discovery": """
         Channel DnsDiscovery FirstRound Membership PeerFound Report Source StaticPeers Timing
         Wanted topic_hash
     """,
     "covey.flock": """
-        Cause ConnectFailed ConnectHook Connected Connecting ConnectionClosed ConnectionInfo Flock
-        FlockClosed FlockEntry FlockError FlockEvent HandlerFailed HandshakeTimedOut Handshaking
-        Listening Peer PeerBanned PeerDiscovered PeerDropped PeerPlace PeerRejected Reason
-        RedundantConnection State StreamHook StreamIdentity Topic
+        CandidateState Cause ConnectHook ConnectionClosed ConnectionInfo Flock FlockClosed
+        FlockEntry FlockError FlockEvent HandlerFailed HandshakeTimedOut Handshaking Listening Peer
+        PeerBanned PeerConnectFailed PeerConnected PeerConnecting PeerDiscovered PeerDropped
+        PeerPlace PeerRejected Reason RedundantConnection StreamHook StreamIdentity Topic
     """,
 }
 """What each package exports; whoever changes a list here changes what users may rely on."""

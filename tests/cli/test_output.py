@@ -13,7 +13,7 @@ from covey.cli.narrator import _LINES, line_of, whereabouts
 from covey.cli.output import Output, OutputError, bytes_text, key_text, printable
 from covey.cli.stdio import size_of
 from covey.errors import ProtocolError
-from covey.flock.events import PeerConnecting, FlockClosed, FlockEvent, Listening, Peer, PeerDropped
+from covey.flock.events import FlockClosed, FlockEvent, Listening, Peer, PeerConnecting, PeerDropped
 from covey.flock.policy import Reason
 
 

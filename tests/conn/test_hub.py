@@ -690,18 +690,14 @@ async def test_row_10_duplicates_are_visible() -> None:
     await play.hub.close()
 
 
-class Contender:
-    def __init__(self, number: int, via: Any) -> None:
-        self.id, self.via = number, via
-
-
 def test_row_10_the_tie_break_is_the_same_from_both_ends() -> None:
     small, large = bytes(32), bytes([9]) * 32
-    ours, theirs = Contender(1, "dial"), Contender(2, "incoming")
+    ours: Any = SimpleNamespace(id=1, via="dial")
+    theirs: Any = SimpleNamespace(id=2, via="incoming")
     for order in ([ours, theirs], [theirs, ours]):
         assert keep_smaller_dialler(small, large, order) is ours
         assert keep_smaller_dialler(large, small, order) is theirs
-    later = Contender(3, "external")
+    later: Any = SimpleNamespace(id=3, via="external")
     assert keep_smaller_dialler(small, large, [ours, later]) is ours
     assert keep_smaller_dialler(large, small, [ours, later]) is ours
 

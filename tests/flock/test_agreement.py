@@ -9,7 +9,7 @@ import random
 import pytest
 
 from covey.flock import policy
-from covey.flock.policy import Link
+from covey.flock.policy import Contender
 from covey.flock.registry import Outcome, Registry
 
 SMALL, LARGE = "01" * 32, "02" * 32
@@ -24,7 +24,7 @@ class _Pair:
         self._plan: list[tuple[float, int, str, str, int]] = []
         self._order = itertools.count()
         self.ends = {SMALL: Registry(), LARGE: Registry()}
-        self._known: dict[tuple[str, int], Link] = {}
+        self._known: dict[tuple[str, int], Contender] = {}
         self._closed: set[tuple[str, int]] = set()
 
     def connect(self, number: int, initiator: str, *, at: float) -> None:
@@ -32,7 +32,7 @@ class _Pair:
         for end in self.ends:
             self._add(at + self._random.uniform(0.0, 0.05), "offer", end, number)
             theirs = LARGE if end == SMALL else SMALL
-            self._known[end, number] = Link(
+            self._known[end, number] = Contender(
                 id=number,
                 type="tcp",
                 initiator=end == initiator,
@@ -54,7 +54,7 @@ class _Pair:
     def survivors(self) -> list[list[int]]:
         return [[link.id for link in registry] for registry in self.ends.values()]
 
-    def _offer(self, now: float, end: str, link: Link) -> None:
+    def _offer(self, now: float, end: str, link: Contender) -> None:
         decision = self.ends[end].offer(link, now=now)
         if decision.outcome is Outcome.REPLACED:
             assert decision.other is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from covey.flock.candidates import Candidate, CandidateTable, DialQueue, State
+from covey.flock.candidates import Candidate, CandidateState, CandidateTable, DialQueue
 from covey.flock.policy import Reason
 
 
@@ -36,11 +36,11 @@ def test_being_found_again_keeps_a_candidate() -> None:
 def test_connected_candidates_are_not_pushed_out() -> None:
     table = CandidateTable(per_topic=2, ports_per_host=16)
     first, second = _candidate(0), _candidate(1)
-    first.state, second.state = State.CONNECTED, State.CONNECTING
+    first.state, second.state = CandidateState.CONNECTED, CandidateState.CONNECTING
     table.add(first)
     table.add(second)
     assert table.refusal(b"a", "10.9.9.9") is Reason.TOO_MANY_CANDIDATES
-    second.state = State.WAITING
+    second.state = CandidateState.WAITING
     assert table.refusal(b"a", "10.9.9.9") is None
     assert table.add(_candidate(2)) is second
 

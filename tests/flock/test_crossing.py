@@ -17,7 +17,7 @@ from functools import partial
 import pytest
 
 from covey.flock import policy
-from covey.flock.policy import Link
+from covey.flock.policy import Contender
 from covey.flock.registry import Outcome, Registry
 
 SMALL, LARGE = "01" * 32, "02" * 32
@@ -32,7 +32,7 @@ class _End:
     dialling: set[int] = field(default_factory=set)
     settling: dict[int, bool] = field(default_factory=dict)
     closed: set[int] = field(default_factory=set)
-    links: dict[int, Link] = field(default_factory=dict)
+    links: dict[int, Contender] = field(default_factory=dict)
     heard: dict[int, int] = field(default_factory=dict)
     announced: list[int] = field(default_factory=list)
 
@@ -94,7 +94,7 @@ class _World:
         if number in end.closed:
             return
         end.dialling.discard(number)
-        link = Link(
+        link = Contender(
             id=number,
             type="tcp",
             initiator=end.key == initiator,

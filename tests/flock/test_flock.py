@@ -13,7 +13,7 @@ from covey.conn.staging import Staging
 from covey.discovery.channel import Channel
 from covey.discovery.static_peers import StaticPeers
 from covey.errors import ClosedError, ConnectError, UsageError
-from covey.flock.candidates import State
+from covey.flock.candidates import CandidateState
 from covey.flock.events import ConnectionInfo, FlockClosed, HandlerFailed, PeerRejected
 from covey.flock.flock import Flock
 from covey.flock.hooks import StreamIdentity
@@ -222,7 +222,7 @@ async def test_a_handler_that_is_done_is_not_retried() -> None:
         flock.add_peer("x", await there.listen_on())
         await events.seen("connection-closed")
         assert clock.planned == []
-        assert [entry.state for entry in flock.entries()] == [State.IDLE]
+        assert [entry.state for entry in flock.entries()] == [CandidateState.IDLE]
 
 
 async def test_a_handler_that_fails_ends_only_its_connection(
@@ -580,11 +580,11 @@ async def test_staging_shows_candidates_and_the_hub_shows_connections() -> None:
             ((_, data),) = flock.hub.entries()
             assert (data["source"], data["topic"]) == ("static", b"x")
             (entry,) = flock.entries()
-            assert (entry.state, entry.peer.address) == (State.CONNECTED, address)
+            assert (entry.state, entry.peer.address) == (CandidateState.CONNECTED, address)
             assert entry.connection is flock.connections[0]
             (incoming,) = there.entries()
             assert there.explain(incoming.peer).state == "connected"
-            assert (incoming.peer.channel, incoming.state) == (None, State.CONNECTED)
+            assert (incoming.peer.channel, incoming.state) == (None, CandidateState.CONNECTED)
             story = flock.explain(place)
             assert [line.step for line in story.lines][:3] == ["found", "staged", "dialling"]
             assert story.state == "connected"

@@ -8,7 +8,7 @@ import pytest
 
 from covey.flock import policy
 from covey.flock import registry as registry_module
-from covey.flock.policy import Cause, Link, Verdict, resolve_duplicate
+from covey.flock.policy import Cause, Contender, Verdict, resolve_duplicate
 from covey.flock.registry import Outcome, Registry
 from tests.vectors_path import load_vectors
 
@@ -16,11 +16,13 @@ VECTORS = load_vectors("discovery-swarm")
 SMALL, LARGE = "01" * 32, "02" * 32
 
 
-def _link(number: int, case: dict[str, Any], mine: str, theirs: str) -> Link:
-    return Link(id=number, type=case["type"], initiator=case["initiator"], mine=mine, theirs=theirs)
+def _link(number: int, case: dict[str, Any], mine: str, theirs: str) -> Contender:
+    return Contender(
+        id=number, type=case["type"], initiator=case["initiator"], mine=mine, theirs=theirs
+    )
 
 
-def _events(registry: Registry, links: list[Link]) -> list[str]:
+def _events(registry: Registry, links: list[Contender]) -> list[str]:
     """What the reference would emit for these links, in its order and its numbering."""
     events: list[str] = []
     for link in links:
@@ -38,7 +40,7 @@ def _events(registry: Registry, links: list[Link]) -> list[str]:
 def _reference(monkeypatch: pytest.MonkeyPatch, *, keep_existing: bool = False) -> Registry:
     """A registry that decides as discovery-swarm 6.1.0 does, which no flock follows."""
 
-    def rule(existing: Link, new: Link, _now: float, _silent: bool) -> Verdict:
+    def rule(existing: Contender, new: Contender, _now: float, _silent: bool) -> Verdict:
         dropped = "new" if keep_existing else policy.dropped_by_reference(existing, new)
         return Verdict(dropped, Cause.SIMULTANEOUS)
 
@@ -62,7 +64,7 @@ def test_the_reference_rule_drops_what_discovery_swarm_drops(
 @pytest.mark.parametrize("case", VECTORS["self"])
 def test_an_own_id_is_recognised(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     mine = policy.peer_key(bytes.fromhex(case["id"]))
-    link = Link(id=0, type="tcp", initiator=case["initiator"], mine=mine, theirs=mine)
+    link = Contender(id=0, type="tcp", initiator=case["initiator"], mine=mine, theirs=mine)
     registry = _reference(monkeypatch)
     assert (registry.offer(link, now=0.0).outcome is Outcome.SELF) == case["destroyed"]
     assert len(registry) == 0
@@ -73,7 +75,7 @@ def test_ids_with_a_channel_are_compared_per_channel(
     case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     links = [
-        Link(
+        Contender(
             id=number,
             type="tcp",
             initiator=case["both_outgoing"],
@@ -108,10 +110,10 @@ def test_the_retry_schedule_is_the_references() -> None:
 
 def _pair(
     *, mine: str, existing: bool, new: bool, proven: bool = True, opened: float = 0.0
-) -> tuple[Link, Link]:
+) -> tuple[Contender, Contender]:
     theirs = SMALL if mine == LARGE else LARGE
     return (
-        Link(
+        Contender(
             id=1,
             type="tcp",
             initiator=existing,
@@ -120,7 +122,7 @@ def _pair(
             opened_at=opened,
             proven=proven,
         ),
-        Link(
+        Contender(
             id=2, type="tcp", initiator=new, mine=mine, theirs=theirs, opened_at=0.0, proven=proven
         ),
     )
@@ -188,8 +190,8 @@ def test_a_silent_connection_gives_way_to_a_proven_one_only() -> None:
 def test_tcp_goes_before_utp_whatever_the_keys() -> None:
     for mine in (SMALL, LARGE):
         theirs = LARGE if mine == SMALL else SMALL
-        tcp = Link(id=1, type="tcp", initiator=True, mine=mine, theirs=theirs, proven=True)
-        utp = Link(id=2, type="utp", initiator=False, mine=mine, theirs=theirs, proven=True)
+        tcp = Contender(id=1, type="tcp", initiator=True, mine=mine, theirs=theirs, proven=True)
+        utp = Contender(id=2, type="utp", initiator=False, mine=mine, theirs=theirs, proven=True)
         assert resolve_duplicate(tcp, utp, 0.1).dropped == "new"
         assert resolve_duplicate(utp, tcp, 0.1).dropped == "existing"
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from covey.flock.policy import Link
+from covey.flock.policy import Contender
 from covey.flock.registry import MAX_HELD, Outcome, Registry
 
 MINE, THEIRS = "02", "01"
 
 
-def _claimed(number: int, *, initiator: bool = False) -> Link:
-    return Link(id=number, type="tcp", initiator=initiator, mine=MINE, theirs=THEIRS)
+def _claimed(number: int, *, initiator: bool = False) -> Contender:
+    return Contender(id=number, type="tcp", initiator=initiator, mine=MINE, theirs=THEIRS)
 
 
 def test_a_held_connection_takes_over_when_the_registered_one_ends() -> None:
@@ -49,8 +49,8 @@ def test_only_a_few_connections_are_held_for_one_peer() -> None:
 
 def test_removing_what_was_replaced_does_not_touch_the_successor() -> None:
     registry = Registry()
-    old = Link(id=1, type="utp", initiator=False, mine="01", theirs="02", proven=True)
-    new = Link(id=2, type="tcp", initiator=True, mine="01", theirs="02", proven=True)
+    old = Contender(id=1, type="utp", initiator=False, mine="01", theirs="02", proven=True)
+    new = Contender(id=2, type="tcp", initiator=True, mine="01", theirs="02", proven=True)
     registry.offer(old, now=0.0)
     assert registry.offer(new, now=0.0).outcome is Outcome.REPLACED
     assert registry.remove(old) is None

@@ -8,8 +8,8 @@ import pytest
 
 from covey.errors import ConnectError, HandshakeTimeout
 from covey.flock import policy
-from covey.flock.candidates import State
-from covey.flock.events import ConnectFailed, Connecting, PeerRejected
+from covey.flock.candidates import CandidateState
+from covey.flock.events import PeerConnectFailed, PeerConnecting, PeerRejected
 from covey.flock.policy import Reason
 from covey.limits import Limits
 from tests.flock.support import (
@@ -35,10 +35,10 @@ async def test_a_refused_port_is_tried_five_times_and_dropped() -> None:
                 assert clock.planned == [pytest.approx(policy.RETRY_WAITS[attempt])]
                 clock.turn(policy.RETRY_WAITS[attempt])
         assert times == pytest.approx([0.0, 1.0, 2.0, 7.0, 22.0])
-        assert [event.peer.retries for event in events.of(Connecting)] == [0, 1, 2, 3, 4]
+        assert [event.peer.retries for event in events.of(PeerConnecting)] == [0, 1, 2, 3, 4]
         assert events.types == ["peer"] + ["connecting", "connect-failed"] * 5 + ["drop"]
-        assert not any(event.timedout for event in events.of(ConnectFailed))
-        assert all(isinstance(event.error, ConnectError) for event in events.of(ConnectFailed))
+        assert not any(event.timedout for event in events.of(PeerConnectFailed))
+        assert all(isinstance(event.error, ConnectError) for event in events.of(PeerConnectFailed))
         assert flock.entries() == ()
         assert flock.staging.entries() == ()
         assert clock.planned == []
@@ -107,7 +107,7 @@ async def test_explain_tells_the_failures_and_the_next_attempt() -> None:
         assert told[-1] == "retry"
         assert (story.state, story.next_step) == ("waiting", "attempt 2 in 0.8 s")
         (entry,) = flock.entries()
-        assert (entry.state, entry.connection) == (State.WAITING, None)
+        assert (entry.state, entry.connection) == (CandidateState.WAITING, None)
 
 
 async def test_leave_cancels_queue_and_retries_of_its_channel_only() -> None:
@@ -239,6 +239,6 @@ async def test_the_same_place_in_two_channels_is_dialled_once() -> None:
             assert len(events.named("connecting")) == 1
             assert not flock.add_peer("z", place)
             assert events.of(PeerRejected)[-1].reason is Reason.DUPLICATE
-            assert {entry.state for entry in flock.entries()} == {State.CONNECTED}
+            assert {entry.state for entry in flock.entries()} == {CandidateState.CONNECTED}
             await asyncio.sleep(0)
             assert len(there.connections) == 1

@@ -10,7 +10,7 @@ import pytest
 
 from covey.address import Address
 from covey.conn.story import Story, StoryLine
-from covey.flock.candidates import Candidate, State
+from covey.flock.candidates import Candidate, CandidateState
 from covey.flock.flock import Flock
 from covey.flock.outlook import after_refusal, outlook
 from covey.flock.policy import Reason
@@ -44,7 +44,7 @@ def _story(
     return Story("net:h:1~noise", None, (), lines, advice=advice)
 
 
-def _candidate(state: State, **fields: Any) -> Candidate:
+def _candidate(state: CandidateState, **fields: Any) -> Candidate:
     return Candidate(host="h", port=1, name=b"x", source="dns", state=state, **fields)
 
 
@@ -66,7 +66,7 @@ def _candidate(state: State, **fields: Any) -> Candidate:
 def test_what_follows_when_nothing_is_planned(
     story: Story, next_step: str, advice: str | None
 ) -> None:
-    for known in ([], [_candidate(State.IDLE)]):
+    for known in ([], [_candidate(CandidateState.IDLE)]):
         told = outlook(story, known, 0.0)
         assert next_step in (told.next_step or "")
         assert (told.advice is None) if advice is None else (advice in (told.advice or ""))
@@ -76,17 +76,27 @@ def test_what_follows_when_nothing_is_planned(
 @pytest.mark.parametrize(
     ("candidate", "full", "next_step", "advice"),
     [
-        (_candidate(State.WAITING, retries=2, due=7.5), "", "attempt 3 in 7.5 s", "start it"),
-        (_candidate(State.QUEUED), "", "when its turn comes", "start it"),
-        (_candidate(State.QUEUED), "max_connections", "a place is free", "raise max_connections"),
-        (_candidate(State.CONNECTING), "", "its handshake", None),
-        (_candidate(State.CONNECTED), "", "by another address", None),
+        (
+            _candidate(CandidateState.WAITING, retries=2, due=7.5),
+            "",
+            "attempt 3 in 7.5 s",
+            "start it",
+        ),
+        (_candidate(CandidateState.QUEUED), "", "when its turn comes", "start it"),
+        (
+            _candidate(CandidateState.QUEUED),
+            "max_connections",
+            "a place is free",
+            "raise max_connections",
+        ),
+        (_candidate(CandidateState.CONNECTING), "", "its handshake", None),
+        (_candidate(CandidateState.CONNECTED), "", "by another address", None),
     ],
 )
 def test_what_is_planned_goes_before_what_happened(
     candidate: Candidate, full: str, next_step: str, advice: str | None
 ) -> None:
-    known = [_candidate(State.IDLE), candidate]
+    known = [_candidate(CandidateState.IDLE), candidate]
     told = outlook(_story("rejected", "whitelist", "start it"), known, 0.0, full=full)
     assert next_step in (told.next_step or "")
     assert told.advice == advice
@@ -230,7 +240,7 @@ async def test_who_is_not_let_in_has_a_story_under_its_place_and_its_host() -> N
             f"not accepted: {HOST} is not on the whitelist"
         ]
         assert "whitelist" in (story.advice or "")
-        await until(lambda: there.entries()[0].state is State.WAITING)
+        await until(lambda: there.entries()[0].state is CandidateState.WAITING)
         theirs = there.explain(flock.addresses[0])
         assert "whether the other side lets this host in" in (theirs.advice or "")
         assert (theirs.next_step or "").startswith("attempt 2 in")

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from covey.conn.staging import StagingEvent
     from covey.events import Subscription
     from covey.flock.events import (
-        PeerConnected,
-        PeerConnectFailed,
-        PeerConnecting,
         ConnectionClosed,
         ConnectionInfo,
         FlockError,
@@ -27,6 +24,9 @@ if TYPE_CHECKING:
         Listening,
         Peer,
         PeerBanned,
+        PeerConnected,
+        PeerConnectFailed,
+        PeerConnecting,
         PeerDiscovered,
         PeerDropped,
         PeerRejected,

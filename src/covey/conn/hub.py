@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from covey.address import Address
 from covey.closing import Closing
 from covey.conn.hub_entry import RESERVED, Cut, HubEntry
-from covey.conn.hub_events import HubEvent, State, Via
+from covey.conn.hub_events import EntryState, HubEvent, Via
 from covey.conn.hub_machine import HubMachine
 from covey.conn.hub_story import HubStory
-from covey.conn.sessions import Dialler, Link, ListeningDialler, Session, TieBreak
+from covey.conn.sessions import Dialler, HubSession, Link, ListeningDialler, TieBreak
 from covey.conn.staging import BAD_ADDRESS
 from covey.conn.story import History, Peer, Story
 from covey.errors import AddressError, ConnectError, ConnectionAborted, HubClosed, UsageError
@@ -75,40 +75,21 @@ class Hub:
         handshakes: Mapping[str, Handshake] | None = None,
         transports: Mapping[str, Transport] | None = None,
     ) -> None:
-        if dialler is not None:
-            _check_unused(
-                id=id,
-                handshake=handshake,
-                admit=admit,
-                observer=observer,
-                handshakes=handshakes,
-                transports=transports,
-            )
         self.limits = limits or Limits()
         if history is None:
             history = History(wall_clock=wall_clock, limits=self.limits)
         self.history = history
-        self._story = HubStory(self.history, observer)
+        self._story = HubStory(history, observer)
         self._admit_too = admit
         self._closing = Closing()
         self._ended: list[Link] = []  # told as ended by `close`, which closes them
         self._endpoint: Endpoint | None = None
+        own = {"id": id, "handshake": handshake, "handshakes": handshakes, "transports": transports}
         if dialler is None:
             key_pair = key_pair or KeyPair.generate()
-            from covey.net.endpoint import Endpoint
-
-            dialler = self._endpoint = Endpoint(
-                key_pair=key_pair,
-                limits=self.limits,
-                id=id,
-                handshake=handshake or "noise",
-                handshakes=handshakes,
-                transports=transports,
-                on_connection=self._came_in,
-                admit=self.admit,
-                observer=self._story,
-                owns_connections=False,
-            )
+            dialler = self._endpoint = self._make_endpoint(key_pair, own)
+        else:
+            _check_unused(**own, admit=admit, observer=observer)
         self.key_pair = key_pair
         self._machine = HubMachine(
             dialler=dialler,
@@ -118,6 +99,20 @@ class Hub:
             story=self._story,
             tie_break=tie_break,
             connect_timeout=connect_timeout,
+        )
+
+    def _make_endpoint(self, key_pair: KeyPair, options: Mapping[str, Any]) -> Endpoint:
+        """The hub's own endpoint; what `options` leaves out is as `Endpoint` has it."""
+        from covey.net.endpoint import Endpoint
+
+        return Endpoint(
+            key_pair=key_pair,
+            limits=self.limits,
+            on_connection=self._came_in,
+            admit=self.admit,
+            observer=self._story,
+            owns_connections=False,
+            **{name: value for name, value in options.items() if value is not None},
         )
 
     # Calls
@@ -219,7 +214,7 @@ class Hub:
         self._machine.table.live.changed()
         return True
 
-    def get_state(self, address: str | Address) -> State | None:
+    def get_state(self, address: str | Address) -> EntryState | None:
         """`connecting`, `connected`, `disconnecting`, or None when disconnected."""
         text, _ = self._parse(address)
         entry = self._machine.table.get(text)
@@ -339,7 +334,7 @@ class Hub:
         return self._machine.closed
 
     @property
-    def sessions(self) -> tuple[Session, ...]:
+    def sessions(self) -> tuple[HubSession, ...]:
         """Every open session, oldest first; several may have one key or one address."""
         return tuple(self._machine.sessions)
 

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from covey.address import Address
-from covey.conn.hub_events import State
-from covey.conn.sessions import Link, Session
+from covey.conn.hub_events import EntryState
+from covey.conn.sessions import HubSession, Link
 from covey.errors import CoveyError
 from covey.events import LiveView
 
@@ -95,13 +95,13 @@ class Entry:
 
     __slots__ = ("address", "data", "dial", "ending", "key", "sessions", "state")
 
-    def __init__(self, address: str, key: bytes | None, state: State) -> None:
+    def __init__(self, address: str, key: bytes | None, state: EntryState) -> None:
         self.address = address
         self.key = key
         self.state = state
         self.data: Mapping[str, Any] = MappingProxyType({})
         self.dial: Dial | None = None
-        self.sessions: dict[int, Session] = {}
+        self.sessions: dict[int, HubSession] = {}
         self.ending: asyncio.Future[Cut | Exception | None] | None = None
 
     def ended(self) -> asyncio.Future[Cut | Exception | None]:
@@ -116,7 +116,7 @@ class Entry:
             self.ending.set_result(outcome)
         self.ending = None
 
-    def usable(self) -> Session | None:
+    def usable(self) -> HubSession | None:
         """The oldest session that is still open."""
         for session in self.sessions.values():
             if not session.connection.closed:
@@ -156,7 +156,7 @@ class EntryTable:
         """Merge fields over what is there."""
         entry.data = MappingProxyType({**entry.data, "hub_updated": self._clock(), **fields})
 
-    def move(self, entry: Entry, state: State, **fields: Any) -> None:
+    def move(self, entry: Entry, state: EntryState, **fields: Any) -> None:
         """Put an entry into `state`."""
         entry.state = state
         self.write(entry, {"state": state, **fields})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from covey.net.connection import Connection
 
-State = Literal["connecting", "connected", "disconnecting"]
+EntryState = Literal["connecting", "connected", "disconnecting"]
 """State of an entry; an address without entry is disconnected."""
 
 Via = Literal["dial", "incoming", "external"]

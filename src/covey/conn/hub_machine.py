@@ -38,8 +38,8 @@ from covey.conn.hub_story import HubStory
 from covey.conn.sessions import (
     CheckingDialler,
     Dialler,
+    HubSession,
     Link,
-    Session,
     SessionTable,
     TieBreak,
     end_of,
@@ -292,13 +292,13 @@ class HubMachine:
         if self._tie_break is None or self._own_key is None or key is None:
             return True
         others = [other for other in self.sessions.of_key(key) if not other.connection.closed]
-        candidate = Session(link, address=text, via=via, opened_at=self._clock())
+        candidate = HubSession(link, address=text, via=via, opened_at=self._clock())
         contenders = [*others, candidate]
         return not others or self._tie_break(self._own_key, key, contenders) is candidate
 
     def file(self, text: str, link: Link, via: Via) -> None:
         """Take an open connection over, under the address `text`."""
-        session = Session(link, address=text, via=via, opened_at=self._clock())
+        session = HubSession(link, address=text, via=via, opened_at=self._clock())
         # What is no link fails here, before anything is written down.
         link.on_close(lambda _: self.session_ended(session))
         link.on_remote_end(lambda _: self._remote_ended(session))
@@ -325,7 +325,7 @@ class HubMachine:
                 name = f"covey hub drops session {other.id} for {session.id}"
                 self.tasks.spawn(self.end_session(other, CloseReason.REDUNDANT), name)
 
-    def _connected(self, entry: Entry, session: Session, duplicates: tuple[int, ...]) -> None:
+    def _connected(self, entry: Entry, session: HubSession, duplicates: tuple[int, ...]) -> None:
         link = session.connection
         entry.key = session.key  # the proven one: the address of a dial only claims it
         fields: dict[str, Any] = {"key": entry.key}
@@ -340,7 +340,7 @@ class HubMachine:
         )
         self._tell(Connected(entry.address, entry.key, details))
 
-    async def end_session(self, session: Session, reason: CloseReason | str | None) -> bool:
+    async def end_session(self, session: HubSession, reason: CloseReason | str | None) -> bool:
         """Close one session; False when it is over already."""
         entry = self.table.get(session.address)
         if entry is None or session.id not in entry.sessions:
@@ -383,7 +383,7 @@ class HubMachine:
             self._tell(DisconnectingFailed(entry.address, entry.key, error))
             entry.settle(error)
 
-    async def _close(self, session: Session, reason: CloseReason | str | None) -> None:
+    async def _close(self, session: HubSession, reason: CloseReason | str | None) -> None:
         session.reason = reason or CloseReason.LOCAL
         try:
             await session.connection.close(session.reason)
@@ -393,7 +393,7 @@ class HubMachine:
                 raise
         self.session_ended(session)
 
-    def session_ended(self, session: Session) -> None:
+    def session_ended(self, session: HubSession) -> None:
         """A connection is over, whoever ended it."""
         if not self.sessions.remove(session):
             return
@@ -407,13 +407,13 @@ class HubMachine:
         else:
             self._gone(entry, end)
 
-    def _remote_ended(self, session: Session) -> None:
+    def _remote_ended(self, session: HubSession) -> None:
         """The remote sends no more: what nobody uses is over, the rest is up to its user."""
         if self.sessions.of(session.connection) is session and session.timer is None:
             loop = asyncio.get_running_loop()
             session.timer = loop.call_later(UNUSED, self._close_unused, session)
 
-    def _close_unused(self, session: Session) -> None:
+    def _close_unused(self, session: HubSession) -> None:
         if session.connection.unused and not session.connection.closed:
             self.tasks.spawn(session.connection.close(), f"covey hub ends session {session.id}")
 

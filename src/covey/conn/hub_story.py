@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from covey.conn.hub_entry import Entry, EntryTable, was_found
 from covey.conn.hub_events import SessionEnd
-from covey.conn.sessions import Link, Session, SessionTable
+from covey.conn.sessions import HubSession, Link, SessionTable
 from covey.conn.story import History, Story, host_story
 from covey.errors import ConnectError, HandshakeError, Refused
 
@@ -74,7 +74,7 @@ class HubStory:
             stranger=was_found(entry.data.get("source")),
         )
 
-    def opened(self, session: Session, others: int) -> None:
+    def opened(self, session: HubSession, others: int) -> None:
         """A session was filed."""
         how = {"dial": "connected", "incoming": "it connected to us", "external": "adopted"}
         text = how[session.via] + (f" (session {others + 1} with this key)" if others else "")
@@ -88,7 +88,7 @@ class HubStory:
             via=session.via,
         )
 
-    def ended(self, session: Session, end: SessionEnd) -> None:
+    def ended(self, session: HubSession, end: SessionEnd) -> None:
         """A session ended."""
         text = f"disconnected after {end.seconds:.1f} s: {end.text}"
         self._history.tell(

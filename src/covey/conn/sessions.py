@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
 
 from covey.address import Address
 from covey.conn.hub_events import SessionEnd, Via
@@ -108,7 +108,7 @@ class ListeningDialler(Dialler, Protocol):
         """Host and port of every listening socket."""
 
 
-class Session:
+class HubSession:
     """One connection of the hub, filed under the text of an address.
 
     `id` is unique in the process, `via` says how it came, `opened_at` is in milliseconds since
@@ -144,10 +144,10 @@ class Session:
         self.timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Session {self.id} {self.via} {self.address}>"
+        return f"<HubSession {self.id} {self.via} {self.address}>"
 
 
-def end_of(session: Session) -> SessionEnd:
+def end_of(session: HubSession) -> SessionEnd:
     """What the `Disconnected` event of a session that is over says."""
     link = session.connection
     reason = session.reason or link.close_reason or CloseReason.REMOTE_END
@@ -161,19 +161,13 @@ def end_of(session: Session) -> SessionEnd:
     )
 
 
-class _Contender(Protocol):
-    @property
-    def id(self) -> int: ...
-    @property
-    def via(self) -> Via: ...
-
-
-C = TypeVar("C", bound=_Contender)
-TieBreak: TypeAlias = Callable[[bytes, bytes, Sequence[Session]], Session]
+TieBreak: TypeAlias = Callable[[bytes, bytes, Sequence[HubSession]], HubSession]
 """Own key, remote key, the open sessions of that key (oldest first) to the one to keep."""
 
 
-def keep_smaller_dialler(own_key: bytes, remote_key: bytes, sessions: Sequence[C]) -> C:
+def keep_smaller_dialler(
+    own_key: bytes, remote_key: bytes, sessions: Sequence[HubSession]
+) -> HubSession:
     """The session whose dialler has the smaller key, the oldest of several; both ends agree.
 
     When that side dialled none of them the oldest stays: there is no second one to choose.
@@ -190,27 +184,27 @@ class SessionTable:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._all: dict[int, Session] = {}
-        self._by_connection: dict[int, Session] = {}
-        self._by_key: dict[bytes, dict[int, Session]] = {}
+        self._all: dict[int, HubSession] = {}
+        self._by_connection: dict[int, HubSession] = {}
+        self._by_key: dict[bytes, dict[int, HubSession]] = {}
         self._incoming_by_network: dict[str, int] = {}
         self._incoming = 0
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def __iter__(self) -> Iterator[Session]:
+    def __iter__(self) -> Iterator[HubSession]:
         return iter(tuple(self._all.values()))
 
-    def of(self, connection: object) -> Session | None:
+    def of(self, connection: object) -> HubSession | None:
         """The session of `connection`, if it is one of ours and open."""
         return self._by_connection.get(id(connection))
 
-    def of_key(self, key: bytes | None) -> tuple[Session, ...]:
+    def of_key(self, key: bytes | None) -> tuple[HubSession, ...]:
         """Open sessions with `key`, oldest first."""
         return tuple(self._by_key.get(key, {}).values()) if key is not None else ()
 
-    def add(self, session: Session) -> None:
+    def add(self, session: HubSession) -> None:
         """File an open session."""
         self._all[session.id] = session
         # The session holds its connection, so the id of that object stays its own until `remove`.
@@ -222,7 +216,7 @@ class SessionTable:
             network = network_of(session.host)
             self._incoming_by_network[network] = self._incoming_by_network.get(network, 0) + 1
 
-    def remove(self, session: Session) -> bool:
+    def remove(self, session: HubSession) -> bool:
         """Forget a session; False when that was done before."""
         if self._all.pop(session.id, None) is None:
             return False

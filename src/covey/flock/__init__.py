@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Final
 from covey._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from covey.flock.candidates import State
+    from covey.flock.candidates import CandidateState
     from covey.flock.events import (
-        Connected,
-        ConnectFailed,
-        Connecting,
         ConnectionClosed,
         ConnectionInfo,
         FlockClosed,
@@ -23,6 +20,9 @@ if TYPE_CHECKING:
         Listening,
         Peer,
         PeerBanned,
+        PeerConnected,
+        PeerConnectFailed,
+        PeerConnecting,
         PeerDiscovered,
         PeerDropped,
         PeerRejected,
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from covey.flock.view import FlockEntry
 
 _HOMES: Final = {
-    "covey.flock.candidates": ("State",),
+    "covey.flock.candidates": ("CandidateState",),
     "covey.flock.events": (
-        "ConnectFailed",
-        "Connected",
-        "Connecting",
+        "PeerConnectFailed",
+        "PeerConnected",
+        "PeerConnecting",
         "ConnectionClosed",
         "ConnectionInfo",
         "FlockClosed",
@@ -76,11 +76,9 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = [
+    "CandidateState",
     "Cause",
-    "ConnectFailed",
     "ConnectHook",
-    "Connected",
-    "Connecting",
     "ConnectionClosed",
     "ConnectionInfo",
     "Flock",
@@ -94,13 +92,15 @@ __all__ = [
     "Listening",
     "Peer",
     "PeerBanned",
+    "PeerConnectFailed",
+    "PeerConnected",
+    "PeerConnecting",
     "PeerDiscovered",
     "PeerDropped",
     "PeerPlace",
     "PeerRejected",
     "Reason",
     "RedundantConnection",
-    "State",
     "StreamHook",
     "StreamIdentity",
     "Topic",

@@ -10,7 +10,7 @@ from enum import StrEnum
 from covey.flock.policy import Reason
 
 
-class State(StrEnum):
+class CandidateState(StrEnum):
     """Where a candidate stands."""
 
     IDLE = "idle"
@@ -23,7 +23,7 @@ class State(StrEnum):
     """Its peer is connected, by this address or another."""
 
 
-ACTIVE = frozenset({State.CONNECTING, State.CONNECTED})
+ACTIVE = frozenset({CandidateState.CONNECTING, CandidateState.CONNECTED})
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +38,7 @@ class Candidate:
     port: int
     name: bytes
     source: str
-    state: State = State.IDLE
+    state: CandidateState = CandidateState.IDLE
     retries: int = 0
     due: float | None = None
     last: str = ""
@@ -48,7 +48,7 @@ class Candidate:
     @property
     def pending(self) -> bool:
         """Whether finding it again changes nothing."""
-        return self.state is not State.IDLE
+        return self.state is not CandidateState.IDLE
 
 
 class CandidateTable:

@@ -93,7 +93,7 @@ class PeerBanned:
 
 
 @dataclass(frozen=True, slots=True)
-class Connecting:
+class PeerConnecting:
     """An attempt begins; `peer.retries` failures went before it."""
 
     peer: Peer
@@ -101,7 +101,7 @@ class Connecting:
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectFailed:
+class PeerConnectFailed:
     """An attempt did not lead to a raw connection."""
 
     peer: Peer
@@ -132,7 +132,7 @@ class HandshakeTimedOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
+class PeerConnected:
     """A peer is connected; this is its one connection from now on."""
 
     connection: Connection
@@ -212,11 +212,11 @@ FlockEvent: TypeAlias = (
     PeerDiscovered
     | PeerRejected
     | PeerBanned
-    | Connecting
-    | ConnectFailed
+    | PeerConnecting
+    | PeerConnectFailed
     | Handshaking
     | HandshakeTimedOut
-    | Connected
+    | PeerConnected
     | RedundantConnection
     | ConnectionClosed
     | PeerDropped

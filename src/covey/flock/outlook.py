@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from covey.conn.story import Story, StoryLine
-from covey.flock.candidates import Candidate, State
+from covey.flock.candidates import Candidate, CandidateState
 from covey.flock.policy import Reason
 
 
@@ -97,16 +97,16 @@ def _planned(candidate: Candidate, now: float, full: str, advice: str | None) ->
     """What is planned for a candidate; `advice` is about its last failure."""
     state = str(candidate.state)
     match candidate.state:
-        case State.WAITING if candidate.due is not None:
+        case CandidateState.WAITING if candidate.due is not None:
             left = max(0.0, candidate.due - now)
             return Outlook(f"attempt {candidate.retries + 1} in {left:.1f} s", advice, state)
-        case State.QUEUED if full:
+        case CandidateState.QUEUED if full:
             return Outlook(f"it is dialled when a place is free: {full}", f"raise {full}", state)
-        case State.QUEUED:
+        case CandidateState.QUEUED:
             return Outlook("it is dialled when its turn comes", advice, state)
-        case State.CONNECTING:
+        case CandidateState.CONNECTING:
             return Outlook("its handshake succeeds, fails or runs out of time", None, state)
-        case State.CONNECTED:
+        case CandidateState.CONNECTED:
             return Outlook("nothing: its peer is connected, by another address", None, state)
         case _:
             return None

@@ -68,7 +68,7 @@ def peer_key(id: bytes, topic: bytes | None = None) -> str:  # noqa: A002 - the 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class Contender:
     """A connection whose remote told its id, as far as the rules need to know it.
 
     `mine` and `theirs` are `peer_key` texts: of public keys where the handshake proves them
@@ -84,7 +84,7 @@ class Link:
     proven: bool = False
 
 
-def dropped_by_reference(existing: Link, new: Link) -> Loser:
+def dropped_by_reference(existing: Contender, new: Contender) -> Loser:
     """Which of two connections of one pair discovery-swarm 6.1.0 drops.
 
     Among equal types the connection initiated by the smaller id survives, on both sides.
@@ -119,7 +119,9 @@ class Verdict:
     hold: bool = False
 
 
-def resolve_duplicate(existing: Link, new: Link, now: float, silent: bool = False) -> Verdict:
+def resolve_duplicate(
+    existing: Contender, new: Contender, now: float, silent: bool = False
+) -> Verdict:
     """Which of two connections of one pair to drop, so that both sides choose alike.
 
     A claimed id never displaces a connection (it is held, and takes over only when the existing
@@ -143,12 +145,12 @@ def resolve_duplicate(existing: Link, new: Link, now: float, silent: bool = Fals
     return Verdict("new", cause, hold=not chooses(new))
 
 
-def chooses(link: Link) -> bool:
+def chooses(link: Contender) -> bool:
     """Whether this end takes the first of two young connections, and the other end obeys."""
     return link.mine < link.theirs
 
 
-def may_be_replaced(link: Link, *, dialling: bool) -> bool:
+def may_be_replaced(link: Contender, *, dialling: bool) -> bool:
     """Whether the other end may still choose another connection than `link`, its first here.
 
     `dialling`: this end has a dial under way that may lead to the same peer. The end that chooses

@@ -15,13 +15,13 @@ from covey.errors import (
 )
 from covey.flock import policy
 from covey.flock.admission import Screen, canonical_host
-from covey.flock.candidates import Candidate, CandidateTable, DialQueue, State
+from covey.flock.candidates import Candidate, CandidateState, CandidateTable, DialQueue
 from covey.flock.clock import Timer
 from covey.flock.context import Context
 from covey.flock.events import (
-    ConnectFailed,
-    Connecting,
     PeerBanned,
+    PeerConnectFailed,
+    PeerConnecting,
     PeerDiscovered,
     PeerDropped,
     PeerRejected,
@@ -128,7 +128,7 @@ class Pursuit:
         text = f"found by {source}"
         self._context.tell(candidate, "found", text, source=source, topic=name)
         self._context.stage(candidate, self._table.at(candidate.host, candidate.port))
-        candidate.state = State.QUEUED
+        candidate.state = CandidateState.QUEUED
         self._queue.push(candidate)
         self._context.publish(PeerDiscovered(self._context.peer(candidate)))
         self.kick()
@@ -140,7 +140,7 @@ class Pursuit:
         self._bans.add(host, port, name, Reason.APPLICATION)
         candidate = self._table.get(name, host, port)
         shown = candidate or Candidate(host=host, port=port, name=name, source=APPLICATION)
-        if candidate is not None and candidate.state is not State.CONNECTED:
+        if candidate is not None and candidate.state is not CandidateState.CONNECTED:
             self._forget(candidate)
         self._context.tell(
             shown, "banned", "banned by the application", reason=str(Reason.APPLICATION)
@@ -154,7 +154,7 @@ class Pursuit:
     def leave(self, name: bytes) -> None:
         """Cancel the queue, the retries and the dials of a topic; connections stay."""
         for candidate in self._table.of(name):
-            if candidate.state is State.CONNECTED:
+            if candidate.state is CandidateState.CONNECTED:
                 candidate.left = True
             else:
                 self._forget(candidate)
@@ -196,7 +196,7 @@ class Pursuit:
             task.cancel()
         if not self._table.at(candidate.host, candidate.port):
             self._context.unstage(candidate)
-        candidate.state = State.IDLE
+        candidate.state = CandidateState.IDLE
 
     # The queue
 
@@ -223,20 +223,20 @@ class Pursuit:
             candidate = self._queue.pop()
             if candidate is None or self._is_served(candidate):
                 continue
-            if State.CONNECTING in self._states_alike(candidate):
+            if CandidateState.CONNECTING in self._states_alike(candidate):
                 self._queue.push(candidate)  # its turn comes when that attempt is over
             else:
                 self._start(candidate)
 
     def _is_served(self, candidate: Candidate) -> bool:
         """Whether its address is connected already, for another topic."""
-        if State.CONNECTED not in self._states_alike(candidate):
+        if CandidateState.CONNECTED not in self._states_alike(candidate):
             return False
-        candidate.state = State.CONNECTED
+        candidate.state = CandidateState.CONNECTED
         self._reject(candidate, Reason.DUPLICATE, "connected already, for another topic")
         return True
 
-    def _states_alike(self, candidate: Candidate) -> set[State]:
+    def _states_alike(self, candidate: Candidate) -> set[CandidateState]:
         return {one.state for one in self._alike(candidate) if one is not candidate}
 
     def _alike(self, candidate: Candidate) -> list[Candidate]:
@@ -248,11 +248,11 @@ class Pursuit:
 
     def _start(self, candidate: Candidate) -> None:
         self._gate.passed()
-        candidate.state = State.CONNECTING
+        candidate.state = CandidateState.CONNECTING
         candidate.due = None
         self._attempts.add(candidate)
         candidate.last = f"attempt {candidate.retries + 1}"  # the hub tells the story of the dial
-        self._context.publish(Connecting(self._context.peer(candidate)))
+        self._context.publish(PeerConnecting(self._context.peer(candidate)))
         name = f"covey flock dial {show(candidate.host, candidate.port)}"
         task = self._tasks.spawn(self._attempt(candidate), name)
         self._dials[candidate] = task
@@ -297,7 +297,7 @@ class Pursuit:
         if not watch.reached:
             timedout = isinstance(error, ConnectTimeout)
             peer = self._context.peer(candidate)
-            self._context.publish(ConnectFailed(peer, timedout, error))
+            self._context.publish(PeerConnectFailed(peer, timedout, error))
         self.failed(candidate, error)
         self.kick()
 
@@ -307,7 +307,7 @@ class Pursuit:
         """An attempt failed, or the connection was lost: plan the next one, or drop the peer."""
         banned = self._bans.reason(candidate.host, candidate.port, candidate.name)
         if self._context.closing or banned or not self._table.knows(candidate):
-            candidate.state = State.IDLE
+            candidate.state = CandidateState.IDLE
             return
         candidate.retries += 1
         wait = policy.retry_wait(candidate.retries)
@@ -319,11 +319,11 @@ class Pursuit:
                 candidate, "dropped", f"given up after {candidate.retries} failures", error=error
             )
             peer = self._context.peer(candidate)
-            candidate.state = State.IDLE
+            candidate.state = CandidateState.IDLE
             self._forget(candidate)
             self._context.publish(PeerDropped(peer))
             return
-        candidate.state = State.WAITING
+        candidate.state = CandidateState.WAITING
         candidate.due = self._context.clock.now() + wait
         self._context.stage(candidate, self._table.at(candidate.host, candidate.port))
         self._context.tell(
@@ -343,7 +343,7 @@ class Pursuit:
         for candidate in [one for led in candidates for one in self._alike(led)]:
             self._queue.remove(candidate)
             self._cancel_retry(candidate)
-            candidate.state = State.CONNECTED
+            candidate.state = CandidateState.CONNECTED
             candidate.retries = 0
             candidate.last = "connected"
             self._context.unstage(candidate)
@@ -356,28 +356,28 @@ class Pursuit:
         When its topic was left, another topic that knows the address takes over.
         """
         for candidate in [one for led in candidates for one in self._alike(led)]:
-            if candidate.state is State.CONNECTED:
-                candidate.state = State.IDLE
+            if candidate.state is CandidateState.CONNECTED:
+                candidate.state = CandidateState.IDLE
             if candidate.left:
                 self._forget(candidate)
         if origin is None:
             return
         heirs = [origin, *self._alike(origin)]
         chosen = next((one for one in heirs if self._table.knows(one)), None)
-        if chosen is not None and chosen.state is State.IDLE:
+        if chosen is not None and chosen.state is CandidateState.IDLE:
             self.failed(chosen, error)
 
     def requeue(self, candidate: Candidate) -> None:
         """There was no room for its connection: wait for the next release."""
         if self._table.knows(candidate):
-            candidate.state = State.QUEUED
+            candidate.state = CandidateState.QUEUED
             self._queue.push(candidate)
 
     def met_self(self, candidate: Candidate) -> None:
         """The address leads back to this node: never dial it again."""
         key = candidate.host, candidate.port
         self._bans.add(*key, candidate.name, Reason.DETECTED_SELF)
-        candidate.state = State.IDLE
+        candidate.state = CandidateState.IDLE
         candidate.retries = 0
         self._dials.pop(candidate, None)  # it is ending already, with the error that told us
         self._forget(candidate)
@@ -387,7 +387,7 @@ class Pursuit:
     def _retry(self, candidate: Candidate) -> None:
         self._timers.pop(candidate, None)
         candidate.due = None
-        candidate.state = State.QUEUED
+        candidate.state = CandidateState.QUEUED
         self._queue.push(candidate)
         self.kick()
 

@@ -13,7 +13,7 @@ from covey.flock.candidates import Candidate
 from covey.flock.clock import Timer
 from covey.flock.events import ConnectionInfo
 from covey.flock.hooks import ConnectHook, StreamHook
-from covey.flock.policy import Link
+from covey.flock.policy import Contender
 from covey.net.connection import Connection
 
 Handler = Callable[[Any], Awaitable[object] | object]
@@ -56,7 +56,7 @@ class Record:
     info: ConnectionInfo
     origin: Candidate | None
     stage: Stage = Stage.IDENTIFYING
-    link: Link | None = None
+    link: Contender | None = None
     candidates: list[Candidate] = field(default_factory=list)
     handler: asyncio.Task[None] | None = None
     timer: Timer | None = None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from covey.flock.policy import Cause, Link, resolve_duplicate
+from covey.flock.policy import Cause, Contender, resolve_duplicate
 
 MAX_HELD = 2
 """Redundant connections kept open per peer; one is what an honest pair needs."""
@@ -34,7 +34,7 @@ class Decision:
     """The outcome, the other connection of the pair if there is one, and the rule that decided."""
 
     outcome: Outcome
-    other: Link | None = None
+    other: Contender | None = None
     cause: Cause | None = None
 
 
@@ -42,20 +42,20 @@ class Registry:
     """Registered and held links by peer; `resolve_duplicate` decides between two of one peer."""
 
     def __init__(self) -> None:
-        self._links: dict[str, Link] = {}
-        self._held: dict[str, list[Link]] = {}
+        self._links: dict[str, Contender] = {}
+        self._held: dict[str, list[Contender]] = {}
 
     def __len__(self) -> int:
         return len(self._links)
 
-    def __iter__(self) -> Iterator[Link]:
+    def __iter__(self) -> Iterator[Contender]:
         return iter(tuple(self._links.values()))
 
-    def get(self, theirs: str) -> Link | None:
+    def get(self, theirs: str) -> Contender | None:
         """The registered connection of a peer."""
         return self._links.get(theirs)
 
-    def offer(self, link: Link, *, now: float, silent: bool = False) -> Decision:
+    def offer(self, link: Contender, *, now: float, silent: bool = False) -> Decision:
         """Decide on a connection that knows its remote; `silent`: the existing one seems dead."""
         if link.theirs == link.mine:
             return Decision(Outcome.SELF)
@@ -73,7 +73,7 @@ class Registry:
             return Decision(Outcome.HELD, existing, verdict.cause)
         return Decision(Outcome.REDUNDANT, existing, verdict.cause)
 
-    def is_held(self, link: Link) -> bool:
+    def is_held(self, link: Contender) -> bool:
         """Whether `link` still waits behind a registered one."""
         return link in self._held.get(link.theirs, ())
 
@@ -81,11 +81,11 @@ class Registry:
         """Whether another connection of a peer waits behind the registered one."""
         return bool(self._held.get(theirs))
 
-    def is_registered(self, link: Link) -> bool:
+    def is_registered(self, link: Contender) -> bool:
         """Whether `link` is the connection of its peer."""
         return self._links.get(link.theirs) is link
 
-    def remove(self, link: Link) -> Link | None:
+    def remove(self, link: Contender) -> Contender | None:
         """Forget a connection that ended; returns the held one that takes its place, if any."""
         held = self._held.get(link.theirs, [])
         if link in held:

@@ -14,17 +14,17 @@ from covey.flock.admission import canonical_host
 from covey.flock.candidates import Candidate
 from covey.flock.context import Context
 from covey.flock.events import (
-    Connected,
     ConnectionClosed,
     ConnectionInfo,
     HandlerFailed,
     HandshakeTimedOut,
     Peer,
+    PeerConnected,
     PeerRejected,
     RedundantConnection,
 )
 from covey.flock.hooks import StreamHook, StreamIdentity, outcome
-from covey.flock.policy import Cause, Link, Reason
+from covey.flock.policy import Cause, Contender, Reason
 from covey.flock.records import Handler, Hooks, Record, RosterOwner, Stage
 from covey.flock.registry import Outcome, Registry
 from covey.net.close_reason import CloseReason
@@ -194,7 +194,7 @@ class Roster:
         elif other is not None and decision.cause is not None:
             self._resolve(record, other, decision.outcome, decision.cause)
 
-    def _link(self, record: Record, identity: StreamIdentity) -> Link:
+    def _link(self, record: Record, identity: StreamIdentity) -> Contender:
         """What the rules need: keys where they are proven, claimed ids otherwise."""
         connection = record.connection
         proven = connection.remote_key is not None and identity.remote_id is None
@@ -203,7 +203,7 @@ class Roster:
         else:
             theirs = identity.remote_id or connection.remote_id or b""
             mine = identity.own_id or self._own_id
-        return Link(
+        return Contender(
             id=connection.id,
             type=record.info.type,
             initiator=record.info.initiator,
@@ -271,7 +271,7 @@ class Roster:
         self._context.publish(PeerRejected(peer, Reason.MAX_CONNECTIONS, text))
         self._owner.no_room(record)
 
-    def _take(self, record: Record, link: Link) -> None:
+    def _take(self, record: Record, link: Contender) -> None:
         """It is the only connection of its peer, for now or for good."""
         if policy.may_be_replaced(link, dialling=self._is_dialling(record)):
             self._move(record, Stage.SETTLING)
@@ -308,7 +308,7 @@ class Roster:
         if record.origin is not None and record.origin not in record.candidates:
             record.candidates.append(record.origin)
         self._owner.peer_connected(record)
-        self._context.publish(Connected(record.connection, record.info))
+        self._context.publish(PeerConnected(record.connection, record.info))
         # A listener may have closed it; then there is nobody to handle.
         if self._hooks.handler is not None and not record.finished and not self._context.closing:
             name = f"covey flock handler {record.connection.id}"

@@ -8,7 +8,7 @@ from covey.address import Address
 from covey.conn.hub import Hub
 from covey.conn.story import Story, host_story
 from covey.flock.admission import canonical_host
-from covey.flock.candidates import Candidate, State
+from covey.flock.candidates import Candidate, CandidateState
 from covey.flock.context import Context
 from covey.flock.events import Peer
 from covey.flock.outlook import outlook
@@ -27,7 +27,7 @@ class FlockEntry:
     """
 
     peer: Peer
-    state: State
+    state: CandidateState
     text: str = ""
     connection: Connection | None = None
 
@@ -58,7 +58,7 @@ class View:
             if record.connection not in shown:
                 peer = Peer(record.info.host, record.info.port, record.info.channel)
                 text = "dialled" if record.info.initiator else "it connected to us"
-                lines.append(FlockEntry(peer, State.CONNECTED, text, record.connection))
+                lines.append(FlockEntry(peer, CandidateState.CONNECTED, text, record.connection))
         return tuple(lines)
 
     def explain(self, peer: PeerPlace | bytes | Peer) -> Story:
