@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 import subprocess
 import sys
@@ -217,3 +218,73 @@ def test_the_demonstration_wants_a_file() -> None:
     )
     assert done.returncode == 2
     assert "is not a file" in done.stdout
+
+
+@pytest.mark.parametrize("command", [("hello", *LOCAL), ("join", "über…", *LOCAL, "--for", "0.1")])
+def test_an_output_that_lacks_our_letters_gets_escapes(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = run_covey(*command)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2026" in done.stdout
+
+
+@pytest.mark.parametrize("seconds", [("hello", "--timeout"), ("join", "x", "--for")])
+def test_a_time_that_is_no_number_is_wrong_usage(seconds: tuple[str, ...]) -> None:
+    done = run_covey(*seconds, "nan")
+    assert done.returncode == 2
+    assert "'nan' is not a number of seconds" in done.stderr
+
+
+def test_join_tells_the_close_of_its_flock() -> None:
+    done = run_covey("join", "x", "--json", *LOCAL, "--for", "0.1")
+    assert [event["type"] for event in events_of(done)][-2:] == ["close", "left"]
+
+
+async def test_a_terminated_join_says_so_last() -> None:
+    async with start("join", "x", "--json", *LOCAL, stdout=PIPE) as process:
+        await process.until_output(b'"type":"joined"')
+        process.process.send_signal(signal.SIGTERM)
+        assert await process.end() == 143
+        *_, before, last = map(json.loads, process.output.splitlines())
+    assert before["type"] == "close"
+    assert (last["type"], last["code"], last["message"]) == ("failed", 143, "terminated")
+
+
+EARLY = """
+import os, signal, sys
+from covey import cli
+def load(self, ctx, name):
+    os.kill(os.getpid(), signal.{number})
+    exec("while True: pass")
+cli.LazyGroup.get_command = load
+sys.argv = ["covey", {arguments}]
+cli.main()
+"""
+"""A signal while a command is being loaded, in code that is made as that of a dataclass is."""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+)
+@pytest.mark.parametrize("command", ["pipe", "join"])
+def test_a_signal_while_loading_ends_as_it_does_later(
+    number: str, code: int, word: str, command: str
+) -> None:
+    for options in ("", "'--json'"):
+        program = EARLY.format(number=number, arguments=f"{command!r}, {options}")
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == code
+        if not options:
+            assert done.stderr.split() == ["covey:", word]
+            continue
+        (line,) = (done.stderr if command == "pipe" else done.stdout).split()
+        told = json.loads(line)
+        assert (told["type"], told["code"], told["message"]) == ("failed", code, word)

@@ -9,11 +9,18 @@ from typing import Any, get_args
 
 import pytest
 
-from covey.cli.narrator import narrate
+from covey.cli.narrator import Brief, narrate
 from covey.cli.output import Output
-from covey.errors import ProtocolError
+from covey.errors import ProtocolError, SelfConnection
 from covey.events import EventStream
-from covey.flock.events import ConnectionInfo, FlockEvent, Peer, PeerRejected
+from covey.flock.events import (
+    ConnectionClosed,
+    ConnectionInfo,
+    FlockEvent,
+    Peer,
+    PeerBanned,
+    PeerRejected,
+)
 from covey.flock.policy import Reason
 
 CONNECTION = SimpleNamespace(
@@ -84,3 +91,30 @@ async def test_a_rejected_peer_does_not_end_the_narration() -> None:
     assert [line.partition("s  ")[2] for line in lines] == ["rejected h:1: nothing is there"] * 2
     first, _ = map(json.loads, await told([rejected, rejected], as_json=True))
     assert (first["reason"], first["text"]) == ("undialable", "nothing is there")
+
+
+SELF = SelfConnection("this very node")
+INFO = ConnectionInfo(1, "tcp", False, "10.0.0.5", 40123)
+
+
+def test_one_key_on_both_sides_stays_the_trouble_whatever_follows() -> None:
+    brief = Brief(own_key=True)
+    told = brief.text(PeerBanned(Peer("10.0.0.5", 9, b"x"), Reason.DETECTED_SELF))
+    assert told.startswith("10.0.0.5 proves the very key of this side: ")
+    assert brief.text(ConnectionClosed(INFO, error=SELF)) == ""
+    brief.text(ConnectionClosed(INFO, error=ProtocolError("bad")))
+    assert brief.trouble == "10.0.0.5 proves the very key of this side"
+    assert "--key" in brief.advice
+
+
+def test_who_is_called_by_its_own_key_says_so_too() -> None:
+    brief = Brief(own_key=True)
+    assert "proves the very key" in brief.text(ConnectionClosed(INFO, error=SELF))
+    assert "--key" in brief.advice
+
+
+def test_who_meets_itself_under_a_fresh_key_says_nothing() -> None:
+    brief = Brief()
+    assert brief.text(PeerBanned(Peer("10.0.0.5", 9, b"x"), Reason.DETECTED_SELF)) == ""
+    assert brief.text(ConnectionClosed(INFO, error=SELF)) == ""
+    assert (brief.trouble, brief.advice) == ("", "")

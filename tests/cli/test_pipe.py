@@ -95,6 +95,7 @@ async def test_another_topic_is_told_as_the_reason() -> None:
             said = "\n".join(there.said)
         assert here.events("refused")[0]["reason"] == "it does not know the topic"
     assert f"last: refused {peer}: it does not know the topic" in said
+    assert "compare them letter by letter" in there.said[-1]
 
 
 async def test_a_killed_peer_is_code_4_after_reconnect_seconds() -> None:
@@ -186,7 +187,8 @@ async def test_one_key_on_both_sides_is_explained(tmp_path: Path) -> None:
         peer = f"{HOST}:{await here.port()}"
         async with covey("pipe", "self", *LOCAL, *key, "--peer", peer, "--timeout", "1") as there:
             assert await there.end() == 3
-            assert "proves the very key of this side" in "".join(there.said)
+            assert f"last: {HOST} proves the very key of this side" in there.said[-2]
+            assert "another --key" in there.said[-1]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +199,12 @@ async def test_one_key_on_both_sides_is_explained(tmp_path: Path) -> None:
         (("x", "--peer", "host:70000"), 2, "a peer is given as HOST:PORT"),
         (("x", "--port", "99999"), 2, "not in the range"),
         (("x", "--timeout", "-1"), 2, "not in the range"),
+        (("x", "--timeout", "nan"), 2, "'nan' is not a number of seconds"),
+        (("x", "--reconnect", "inf"), 2, "'inf' is not a number of seconds"),
+        (("\udcff",), 2, "is no valid UTF-8"),
+        (("x", "--peer", "\udcff:5"), 2, "is no valid UTF-8"),
+        (("x", "--host", "\udcff"), 2, "is no valid UTF-8"),
+        (("x", "--interface", "\udcff"), 2, "is no valid UTF-8"),
         (("", *LOCAL), 2, "a topic needs at least one character"),
         (("x", "--host", "192.0.2.123", "--no-multicast"), 1, "--host is an address of this"),
         (("x", "--interface", "nowhere0"), 1, "no network interface nowhere0"),
@@ -293,3 +301,20 @@ async def test_a_peer_that_is_not_there_yet_is_tried_again() -> None:
         await early.until_said("no connection to")
         async with covey("pipe", "late", *LOCAL, "--port", str(port), stdin=NULL) as late:
             assert (await early.end(), await late.end()) == (0, 0)
+
+
+async def test_the_events_of_a_pipe_go_up_to_the_close_of_its_flock() -> None:
+    async with connected_pipes(stdin=NULL) as (here, there):
+        here.write(b"x", end=True)
+        assert (await there.end(), await here.end()) == (0, 0)
+        for process in (here, there):
+            assert [event["type"] for event in process.events()][-2:] == ["close", "done"]
+
+
+async def test_a_terminated_pipe_says_so_last() -> None:
+    async with covey("pipe", "x", "--json", *LOCAL) as process:
+        await process.port()
+        process.process.send_signal(signal.SIGTERM)
+        assert await process.end() == 143
+        last = process.events()[-1]
+        assert (last["type"], last["code"], last["message"]) == ("failed", 143, "terminated")

@@ -6,10 +6,13 @@ import errno
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
-from covey.cli.runtime import CommandError, Exit
+from covey.cli.output import Output
+from covey.cli.runtime import CommandError, Exit, _complain
+from tests.cli.test_output import Broken
 
 
 def run_work(body: str, *, as_json: bool = False, debug: bool = False) -> tuple[int, str]:
@@ -143,3 +146,39 @@ def test_a_teller_that_fails_is_told_once() -> None:
     (line,) = said.splitlines()
     assert "covey: this should not happen: covey.test.tell ended" in line
     assert "TypeError: no such line" in line
+
+
+LATE = """
+import atexit, signal
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+"""
+WHILE_CLOSING = """
+import signal, time
+def linger():
+    while signal.getsignal(signal.SIGINT) in (ours, signal.default_int_handler):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+ours = signal.getsignal(signal.SIGINT)
+asyncio.get_running_loop().run_in_executor(None, linger)
+"""
+
+
+def test_a_signal_after_the_end_does_not_change_the_result() -> None:
+    assert run_work(LATE) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("", 0), ("raise CommandError('no', code=Exit.LOST)", 4)]
+)
+def test_an_interrupt_while_closing_ends_at_once_with_the_result(end: str, code: int) -> None:
+    assert run_work(WHILE_CLOSING + end) == (code, "covey: no\n" if code else "")
+
+
+def test_a_failure_told_elsewhere_keeps_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+    broken = Output(as_json=True, stream=Broken(), start=time.monotonic() - 1000)
+    _complain(broken, Exit.FAILED, "no reader")
+    told = json.loads(capsys.readouterr().err)
+    assert told["message"] == "no reader"
+    assert told["seconds"] >= 1000
