@@ -1,0 +1,152 @@
+"""What peers are told unasked: our head, and which blocks came and went (sections 8 and 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from covey.feed.messages import Range, Sync
+from covey.feed.replication_blocks import BlockPool
+from covey.feed.replication_choices import (
+    announced,
+    askable_end,
+    can_upgrade,
+    offers_upgrade,
+)
+from covey.feed.replication_peer import RANGE, SYNC, ReplicationPeer
+
+if TYPE_CHECKING:
+    from covey.feed.log import Log
+
+
+def runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Rising numbers as ranges, ends not included."""
+    start = end = -1
+    for number in numbers:
+        if number != end:
+            if end > start:
+                yield start, end
+            start = number
+        end = number + 1
+    if end > start:
+        yield start, end
+
+
+class Announcer:
+    """Keeps the peers up to date about us, and what we may ask them in line with our head."""
+
+    def __init__(
+        self,
+        log: Log,
+        peers: dict[ReplicationPeer, None],
+        pool: BlockPool,
+        state: Callable[[], tuple[bool, bool]],
+    ) -> None:
+        """`state` tells whether we download, and whether peers may push."""
+        self._log = log
+        self._peers = peers
+        self._pool = pool
+        self._state = state
+        self._told = (0, 0)
+
+    def greet(self, peer: ReplicationPeer) -> None:
+        """The first messages of a channel: our head, then what we hold from the start."""
+        self.sync(peer)
+        contiguous = self._log.contiguous_length
+        if contiguous:
+            if contiguous == self._log.length:
+                peer.complete_told = contiguous
+            peer.tell(RANGE, Range(False, 0, contiguous))
+
+    def sync(self, peer: ReplicationPeer) -> None:
+        """Tell our head, and the peer's as we know it."""
+        log, remote = self._log, peer.remote
+        same = remote.fork == log.fork
+        downloading, pushable = self._state()
+        # At first nothing is known of the peer: its fork is taken for 0.
+        able = not peer.synced or can_upgrade(
+            remote, fork=log.fork, length=log.length, has_node=log.has_node
+        )
+        peer.tell(
+            SYNC,
+            Sync(
+                log.fork,
+                log.length,
+                remote.length if same else 0,
+                able,
+                True,
+                downloading,
+                log.manifest is not None and not log.authority.compat,
+                pushable,
+            ),
+        )
+
+    def sync_all(self) -> None:
+        """Tell everybody."""
+        for peer in list(self._peers):
+            self.sync(peer)
+
+    def reconsider(self, peer: ReplicationPeer) -> None:
+        """Work out anew what this peer can be asked for, after its head or ours changed."""
+        log, remote = self._log, peer.remote
+        end = askable_end(
+            remote,
+            fork=log.fork,
+            length=log.length,
+            agreed=peer.agreed,
+            has_node=log.has_node,
+        )
+        if remote.fork == log.fork:
+            peer.agreed = end
+        peer.offers_upgrade = offers_upgrade(remote, fork=log.fork, length=log.length)
+        if end != peer.askable_end:
+            peer.askable_end = end
+            self._pool.see_again(peer)
+
+    def head_changed(self) -> None:
+        """Our head is another one."""
+        for peer in list(self._peers):
+            self.reconsider(peer)
+            self.sync(peer)
+
+    def appended(self, start: int, length: int) -> None:
+        """The log grew: what of the new part we hold is told before the head."""
+        held = list(self._log.bitfield.ranges(start, length))
+        self._told = (start, length)
+        for low, high in held:
+            self._announce(low, high)
+
+    def stored(self, blocks: list[int]) -> None:
+        """These blocks are held now."""
+        start, end = self._told
+        self._told = (0, 0)
+        if start < end and blocks[0] >= start and blocks[-1] < end:
+            return
+        for low, high in runs(blocks):
+            self._announce(low, high)
+
+    def dropped(self, start: int, end: int) -> None:
+        """These blocks are not held any more."""
+        for peer in list(self._peers):
+            peer.complete_told = min(peer.complete_told, start)
+            peer.tell(RANGE, Range(True, start, end - start))
+
+    def _announce(self, start: int, end: int) -> None:
+        length = self._log.length
+        complete = self._log.contiguous_length == length
+        for peer in list(self._peers):
+            if peer.paused is not None:
+                continue
+            span = announced(
+                start,
+                end,
+                length=length,
+                complete=complete,
+                told=peer.complete_told,
+                known=peer.claims.covers(start, end),
+                wanted=peer.remote_wants.touches(start, end),
+            )
+            if complete:
+                peer.complete_told = length
+            if span is not None:
+                peer.tell(RANGE, Range(False, span[0], span[1] - span[0]))

@@ -1,0 +1,396 @@
+"""Fetching a log: what each peer is asked for, and what becomes of the answers.
+
+`hypercore.md` sections 10.1, 10.3, 10.4 and 11; hypercore 11.37.1, `lib/replicator.js`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from covey.errors import StoreError, VerifyError
+from covey.feed.messages import (
+    INVALID_REQUEST,
+    BlockRequest,
+    Data,
+    NoData,
+    Request,
+    UpgradeRequest,
+)
+from covey.feed.replication_blocks import BlockPool
+from covey.feed.replication_choices import MAX_BACKOFFS, REQUEST_TIMEOUT, swap_limit
+from covey.feed.replication_events import Event, InvalidData, ReplicationError, StoreFailed
+from covey.feed.replication_forks import Forks, ForkSearch
+from covey.feed.replication_peer import MAX_FAILURES, MAX_UNASKED, REQUEST, ReplicationPeer
+from covey.feed.replication_requests import MAX_UNANSWERED, Outstanding
+from covey.feed.replication_seeks import Seeks
+from covey.feed.replication_tickets import SeekTicket
+from covey.feed.tree import missing_nodes
+from covey.feed.verify import StaleProof, Verified, matches, verify
+
+if TYPE_CHECKING:
+    from covey.feed.log import Log
+
+MAX_UPGRADE_REST = 480.0
+"""Seconds without asking a peer for upgrades that let several of them lie, at most."""
+
+
+class Downloads:
+    """The asking side of a replicator."""
+
+    def __init__(
+        self,
+        log: Log,
+        peers: dict[ReplicationPeer, None],
+        below: Callable[[int], int],
+        publish: Callable[[Event], None],
+        stir: Callable[[], None],
+    ) -> None:
+        """`stir` has every peer asked for what it can give, soon."""
+        self._log = log
+        self._peers = peers
+        self._publish = publish
+        self._stir = stir
+        self.pool = BlockPool(log, peers, below)
+        self.seeks = Seeks(log, self.pool, below)
+        self.forks = Forks(log, self.pool)
+        self.upgrading: Outstanding | None = None
+        """The one request for a longer head that is under way."""
+        self.eager = False
+        """Longer heads are asked for without anybody waiting for one."""
+        self.updates_wanted = 0
+        self.suspended = False
+        """The store failed: nothing is asked for."""
+        self.waiting = False
+        """Requests may be under way, whose time runs."""
+
+    def fill(self, peer: ReplicationPeer, now: float) -> None:
+        """Ask a peer for as much as may be under way."""
+        if not peer.active or not peer.synced or peer.paused is not None:
+            return
+        if self.suspended or self._log.frozen or not peer.remote.uploading:
+            return
+        under_way = peer.table.open
+        most = 1 if peer.stalled else peer.most_in_flight
+        while len(under_way) < most:
+            if not self._ask(peer, now):
+                if peer.ranges:
+                    self._stir()
+                return
+
+    def swap(self, peer: ReplicationPeer, now: float) -> None:
+        """Ask an idle peer for blocks that others are slow with."""
+        if not peer.active or peer.paused is not None or peer.stalled or self.suspended:
+            return
+        limit = swap_limit(peer.most_in_flight)
+        if peer.in_flight >= limit:
+            return
+        for index in self.pool.slow_blocks(peer, now)[: limit - peer.in_flight]:
+            self._ask_block(peer, index, 0, now)
+
+    def on_data(self, peer: ReplicationPeer, data: Data, now: float) -> None:
+        """An answer to a request of ours; False is never lost: what is not here is asked again."""
+        outstanding = peer.table.answered(data.request)
+        if outstanding is None:
+            if not peer.table.late(data.request):
+                self.unasked(peer)
+            return
+        work = outstanding.work
+        if work is not None:
+            if isinstance(work, ForkSearch):
+                self._on_fork_data(peer, work, data, now)
+                return
+            self._work_returned(outstanding)
+        if self.upgrading is outstanding:
+            self.upgrading = None
+        request = outstanding.request
+        if not matches(data, request):
+            self.pool.returned((outstanding,))
+            self.unasked(peer)
+            return
+        verified = self._verify(peer, data, (outstanding,), now)
+        if verified is None:
+            return
+        if verified.block is None and request.block is not None:
+            self.pool.returned((outstanding,))
+        if data.block is None and data.hash is None and data.upgrade is None:
+            if data.manifest is None or request.block is not None:
+                self._back_off(peer, request)
+        else:
+            peer.backoffs = 0
+        self.accept(peer, verified)
+        if self.seeks and isinstance(work, SeekTicket):
+            self.seeks.look_again()
+        self.fill(peer, now)
+
+    def on_no_data(self, peer: ReplicationPeer, message: NoData, now: float) -> None:
+        """A request of ours gets no answer."""
+        outstanding = peer.table.answered(message.request)
+        if outstanding is None:
+            if not peer.table.late(message.request) and message.request:
+                self.unasked(peer)
+            return
+        self._back_off(peer, outstanding.request, invalid=message.reason == INVALID_REQUEST)
+        self._release((outstanding,))
+        self.fill(peer, now)
+
+    def accept(self, peer: ReplicationPeer, verified: Verified) -> None:
+        """Stage what is true, or store it where it is a longer head."""
+        block = verified.block
+        if block is not None:
+            index, value = block
+            if self._log.has(index) or index in self.pool.arrived:
+                self.pool.cancel(index)
+                verified = verified._replace(block=None)
+            else:
+                peer.blocks_down += 1
+                peer.bytes_down += len(value)
+                self.pool.came(index, peer, value)
+        try:
+            self._log.accept(verified)
+        except StoreError as error:
+            self.store_failed(error)
+
+    def store_failed(self, error: StoreError) -> None:
+        """Ask for nothing more until somebody says that the store works again."""
+        self.suspended = True
+        self._publish(StoreFailed(error))
+
+    def unasked(self, peer: ReplicationPeer) -> None:
+        """A peer answered what it was not asked; `ReplicationError` at the 64th."""
+        peer.unasked += 1
+        if peer.unasked >= MAX_UNASKED:
+            raise ReplicationError(f"{MAX_UNASKED} answers to nothing that was asked")
+
+    def fail(self, peer: ReplicationPeer, error: VerifyError) -> None:
+        """An answer does not verify: look for a conflict, and `ReplicationError` the second time.
+
+        Until the peer has shown a head that agrees with ours it is asked for nothing.
+        """
+        peer.failures += 1
+        self._publish(InvalidData(peer, error))
+        if peer.failures >= MAX_FAILURES:
+            raise ReplicationError("its answers do not verify", shun=True) from error
+        peer.paused = f"an answer did not verify: {error}"
+        length = min(self._log.length, peer.remote.length)
+        if length and peer.remote.fork == self._log.fork:
+            peer.probing = True
+            peer.tell(REQUEST, Request(0, peer.remote.fork, upgrade=UpgradeRequest(0, length)))
+
+    def release_all(self, peer: ReplicationPeer) -> None:
+        """Everything under way to a peer goes back, without telling it."""
+        outstandings = list(peer.table.open.values())
+        peer.table.open.clear()
+        self._release(outstandings)
+        self.forks.forget(peer)
+
+    def recall_all(self) -> None:
+        """Cancel everything under way: it was asked for a log that is no longer so."""
+        for peer in self._peers:
+            outstandings = list(peer.table.open.values())
+            for outstanding in outstandings:
+                peer.cancel(outstanding.request.id)
+            self._release(outstandings)
+        self.forks.restart()
+
+    def expire(self, peer: ReplicationPeer, now: float) -> None:
+        """Cancel requests that were not answered in time; `ReplicationError` after too many."""
+        expired: list[Outstanding] = []
+        while (oldest := peer.table.oldest()) is not None:
+            if now - oldest.sent < REQUEST_TIMEOUT:
+                break
+            peer.cancel(oldest.request.id)
+            expired.append(oldest)
+            if oldest.request.upgrade is not None:
+                peer.missed_upgrades += 1
+                rest = REQUEST_TIMEOUT * 2.0 ** min(peer.missed_upgrades - 1, 10)
+                peer.upgrade_rest = now + min(rest, MAX_UPGRADE_REST)
+        if not expired:
+            return
+        peer.stalled = True
+        self._release(expired)
+        self._stir()
+        if peer.table.unanswered > MAX_UNANSWERED:
+            raise ReplicationError("it does not answer")
+
+    def upgrade_wanted(self) -> bool:
+        """Whether a longer head is of use to anybody."""
+        return self.eager or self.updates_wanted > 0 or bool(self.pool.works or self.pool.ranges)
+
+    def _ask(self, peer: ReplicationPeer, now: float) -> bool:
+        """Send one request; False: there is nothing to ask this peer for."""
+        if self.seeks.ready and peer.askable_end:
+            question = self.seeks.next(peer)
+            if question is not None:
+                number = peer.table.next_number()
+                fork = self._log.fork
+                request = Request(number, fork, hash=question.hash, seek=question.seek)
+                self._send(peer, request, now, question.ticket)
+                return True
+        pool = self.pool
+        if peer.candidates:
+            work = pool.next_single(peer)
+            if work is not None:
+                self._ask_block(peer, work.index, work.priority, now)
+                return True
+        if pool.ranges:
+            index = pool.next_in_ranges(peer)
+            if index is not None:
+                self._ask_block(peer, index, 0, now)
+                return True
+        return self._ask_fork(peer, now) or self._ask_upgrade(peer, now)
+
+    def _ask_block(self, peer: ReplicationPeer, index: int, priority: int, now: float) -> None:
+        log = self._log
+        table = peer.table
+        number = table.next_number()
+        nodes = missing_nodes(index, log.length, log.has_node)
+        upgrade = None
+        if self._may_upgrade(peer, now):
+            upgrade = UpgradeRequest(log.length, peer.remote.length - log.length)
+        request = Request(
+            number,
+            log.fork,
+            BlockRequest(index, nodes),
+            None,
+            None,
+            upgrade,
+            peer.remote_has_manifest and log.manifest is None,
+            priority,
+        )
+        outstanding = self._send(peer, request, now)
+        self.pool.note_asked(index, outstanding)
+        if upgrade is not None:
+            self.upgrading = outstanding
+
+    def _ask_upgrade(self, peer: ReplicationPeer, now: float) -> bool:
+        """Ask for a longer head, and with it for its last block where somebody follows the log."""
+        if not self._may_upgrade(peer, now):
+            return False
+        pool = self.pool
+        index = pool.upcoming(peer)
+        last = peer.remote.length - 1
+        if index is None and last in peer.claims and pool.follows(last):
+            index = last
+        if index is not None:
+            self._ask_block(peer, index, 1 if index in pool.works else 0, now)
+            return True
+        log = self._log
+        number = peer.table.next_number()
+        upgrade = UpgradeRequest(log.length, peer.remote.length - log.length)
+        manifest = peer.remote_has_manifest and log.manifest is None
+        request = Request(number, log.fork, upgrade=upgrade, manifest=manifest)
+        self.upgrading = self._send(peer, request, now)
+        return True
+
+    def _may_upgrade(self, peer: ReplicationPeer, now: float) -> bool:
+        return (
+            peer.offers_upgrade
+            and self.upgrading is None
+            and now >= peer.upgrade_rest
+            and self.upgrade_wanted()
+        )
+
+    def _ask_fork(self, peer: ReplicationPeer, now: float) -> bool:
+        if not self.forks.searches or peer.remote.fork not in self.forks.searches:
+            return False
+        number = peer.table.next_number()
+        found = self.forks.next(peer, number)
+        if found is None:
+            peer.table.give_back(number)
+            return False
+        request, search = found
+        search.asked = self._send(peer, request, now, search)
+        return True
+
+    def _send(
+        self, peer: ReplicationPeer, request: Request, now: float, work: object = None
+    ) -> Outstanding:
+        table = peer.table
+        outstanding = Outstanding(peer, request, now, table.tick, work)
+        table.open[request.id] = outstanding
+        self.waiting = True
+        peer.tell(REQUEST, request)
+        return outstanding
+
+    def _on_fork_data(
+        self, peer: ReplicationPeer, search: ForkSearch, data: Data, now: float
+    ) -> None:
+        try:
+            finished = self.forks.receive(search, data)
+        except VerifyError as error:
+            if search.reorg is None:
+                self.forks.searches.pop(search.fork, None)
+            self.fail(peer, error)
+            return
+        if finished is None:
+            if search.reorg is None:
+                self._back_off(peer, None)
+            self._stir()
+            return
+        self.forks.restart()
+        try:
+            self._log.reorg(
+                finished.head, finished.nodes, finished.shared or 0, manifest=finished.manifest
+            )
+        except StoreError as error:
+            self.store_failed(error)
+
+    def _verify(
+        self, peer: ReplicationPeer, data: Data, returned: tuple[Outstanding, ...], now: float
+    ) -> Verified | None:
+        """What is true of an answer; None when nothing is, its request is then returned."""
+        log = self._log
+        try:
+            return verify(
+                data,
+                roots=log.roots,
+                length=log.length,
+                fork=log.fork,
+                get_node=log.node,
+                authority=log.authority,
+            )
+        except StaleProof:
+            self.pool.returned(returned)
+            self._back_off(peer, None)
+            self.fill(peer, now)
+        except VerifyError as error:
+            self.pool.returned(returned)
+            self._stir()
+            self.fail(peer, error)
+        return None
+
+    def _back_off(
+        self, peer: ReplicationPeer, request: Request | None, *, invalid: bool = False
+    ) -> None:
+        """No data came. What the peer took back meanwhile does not count against it."""
+        block = None if request is None else request.block
+        if request is not None and not invalid:
+            if request.fork != peer.remote.fork:
+                return
+            if block is not None and block.index not in peer.claims:
+                return
+        if block is not None:
+            peer.claims.refute(block.index)
+        peer.backoffs += 1
+        if peer.backoffs >= MAX_BACKOFFS:
+            peer.paused = f"{MAX_BACKOFFS} requests in a row got no data"
+
+    def _release(self, outstandings: list[Outstanding] | tuple[Outstanding, ...]) -> None:
+        """Requests are over without an answer: what they were for is asked of others."""
+        for outstanding in outstandings:
+            if self.upgrading is outstanding:
+                self.upgrading = None
+                self._stir()
+            if outstanding.work is not None:
+                self._work_returned(outstanding)
+                self._stir()
+        if self.pool.returned(outstandings):
+            self._stir()
+
+    def _work_returned(self, outstanding: Outstanding) -> None:
+        work = outstanding.work
+        if isinstance(work, SeekTicket):
+            self.seeks.returned(work)
+        elif isinstance(work, ForkSearch):
+            self.forks.returned(work)

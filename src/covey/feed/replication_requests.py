@@ -1,0 +1,108 @@
+"""Requests on their way to one peer, and the numbers they go by (`hypercore.md` section 10.1).
+
+Source: hypercore 11.37.1, `lib/replicator.js` `InflightTracker` and `RoundtripQueue`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from covey.feed.messages import Request
+
+if TYPE_CHECKING:
+    from covey.feed.replication_peer import ReplicationPeer
+
+MAX_UNANSWERED = 512
+"""Cancelled requests of one peer whose answers may still come; as many as the reference asks for at
+once. A peer that lets so many lie does not answer at all."""
+
+
+class Outstanding:
+    """A request that was sent: to whom, when, and on whose behalf (`work`: a seek, a fork search).
+
+    `tick` counts the cancellations on that peer before it was sent.
+    """
+
+    __slots__ = ("peer", "request", "sent", "tick", "work")
+
+    def __init__(
+        self, peer: ReplicationPeer, request: Request, sent: float, tick: int, work: object
+    ) -> None:
+        self.peer = peer
+        self.request = request
+        self.sent = sent
+        self.tick = tick
+        self.work = work
+
+
+class RequestTable:
+    """The requests of one peer by number, oldest first; numbers start at 1, 0 is reserved.
+
+    The number of a cancelled request is free again only when the peer answered it, or one that was
+    sent later: its answer may be on the way.
+    """
+
+    __slots__ = ("_free", "_highest", "_parked", "open", "tick")
+
+    def __init__(self) -> None:
+        self.open: dict[int, Outstanding] = {}
+        self.tick = 0
+        self._free: list[int] = []
+        self._highest = 0
+        self._parked: dict[int, int] = {}
+
+    @property
+    def unanswered(self) -> int:
+        """Cancelled requests whose numbers are not free yet; bounded by `MAX_UNANSWERED`."""
+        return len(self._parked)
+
+    def next_number(self) -> int:
+        """A number that no request has; it is taken from now on."""
+        if self._free:
+            return self._free.pop()
+        self._highest += 1
+        return self._highest
+
+    def give_back(self, number: int) -> None:
+        """The number was not used."""
+        self._free.append(number)
+
+    def answered(self, number: int) -> Outstanding | None:
+        """Close the request of this number: its answer came. None when there is none."""
+        outstanding = self.open.pop(number, None)
+        if outstanding is None:
+            return None
+        self._free.append(number)
+        if self._parked:
+            self._unpark(outstanding.tick)
+        return outstanding
+
+    def late(self, number: int) -> bool:
+        """Whether this is the answer to a cancelled request; its number is then free."""
+        if self._parked.pop(number, None) is None:
+            return False
+        self._free.append(number)
+        return True
+
+    def cancel(self, number: int) -> Outstanding | None:
+        """Close the request of this number without an answer; None when there is none."""
+        outstanding = self.open.pop(number, None)
+        if outstanding is not None:
+            self.tick += 1
+            self._parked[number] = self.tick
+        return outstanding
+
+    def oldest(self) -> Outstanding | None:
+        """The open request that was sent first."""
+        return next(iter(self.open.values()), None)
+
+    def _unpark(self, tick: int) -> None:
+        """Free what was cancelled before the request that was sent at `tick`."""
+        freed = []
+        for number, cancelled in self._parked.items():
+            if cancelled > tick:
+                break
+            freed.append(number)
+        for number in freed:
+            del self._parked[number]
+        self._free += freed

@@ -1,0 +1,91 @@
+"""What a change of the log means for its replication."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from covey.feed.log_events import (
+    Appended,
+    Cleared,
+    Dropped,
+    LogEvent,
+    ManifestLearned,
+    Stored,
+    Truncated,
+)
+from covey.feed.replication_events import Downloaded
+
+if TYPE_CHECKING:
+    from covey.feed.replicator import Replicator
+
+
+class LogWatch:
+    """Hears every change of a log, once it is stored, and has peers and tickets follow."""
+
+    def __init__(self, replicator: Replicator) -> None:
+        self._replicator = replicator
+        self._log = replicator.log
+        self._downloads = replicator.downloads
+        self._announcer = replicator.announcer
+
+    def changed(self, event: LogEvent) -> None:
+        """The log tells what is stored now."""
+        match event:
+            case Stored(blocks):
+                self._on_stored(blocks)
+            case Appended(length, _, start):
+                self._announcer.appended(start, length)
+                self._downloads.pool.held(start, length)
+                self._downloads.pool.head_grew()
+                self._head_changed()
+            case Truncated(length, _, old_length):
+                self._downloads.recall_all()
+                self._downloads.pool.gone(length, old_length)
+                if length < old_length:
+                    self._announcer.dropped(length, old_length)
+                self._head_changed()
+            case Cleared(start, end):
+                for peer in self._replicator.peers:
+                    peer.agreed = 0
+                self._downloads.pool.gone(start, end)
+                self._announcer.dropped(start, end)
+                self._replicator.stir()
+            case Dropped(blocks):
+                self._downloads.pool.lost(blocks)
+                self._replicator.stir()
+            case ManifestLearned():
+                self._announcer.sync_all()
+
+    def _head_changed(self) -> None:
+        self._downloads.forks.restart()
+        self._announcer.head_changed()
+        self._downloads.seeks.look_again()
+        for peer in self._replicator.peers:
+            self._replicator.conversation.consider_fork(peer)
+        self._replicator.updates.head_changed()
+        self._replicator.stir()
+
+    def _on_stored(self, blocks: list[int]) -> None:
+        """Blocks are held: tell the peers, and who waits for them."""
+        pool = self._downloads.pool
+        self._announcer.stored(blocks)
+        listened = bool(self._replicator.on_event)
+        for index in blocks:
+            arrived = pool.arrived.pop(index, None)
+            if arrived is None:
+                pool.held(index, index + 1)
+                pool.cancel(index)
+            elif listened:
+                self._replicator.publish(Downloaded(arrived[0], index, len(arrived[1])))
+            if pool.works:
+                work = pool.works.pop(index, None)
+                if work is not None:
+                    value = self._log.block(index) if arrived is None else arrived[1]
+                    for ticket in work.tickets:
+                        ticket.finish(value)
+        for ticket in list(pool.ranges):
+            self._replicator.settle_range(ticket)
+        if len(self._downloads.seeks):
+            self._downloads.seeks.look_again()
+        if not self._replicator.active:
+            self._replicator.stir()
