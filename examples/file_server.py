@@ -84,9 +84,7 @@ async def serve(folder: Path) -> None:
     """Serve until interrupted."""
     server = Server(folder)
     key_pair = KeyPair.generate()  # a server that keeps its address loads it from a file
-    async with Endpoint(
-        key_pair=key_pair, on_connection=server.accept, owns_connections=True
-    ) as endpoint:
+    async with Endpoint(key_pair=key_pair, on_connection=server.accept) as endpoint:
         host, port = await endpoint.listen_on("127.0.0.1")
         print(Address.net(host, port, "noise", key_pair.public_key))
         await asyncio.Event().wait()
@@ -94,7 +92,7 @@ async def serve(folder: Path) -> None:
 
 async def get(address: str, names: list[str]) -> None:
     """Fetch files side by side over one connection."""
-    async with Endpoint(key_pair=KeyPair.generate(), owns_connections=True) as endpoint:
+    async with Endpoint() as endpoint:
         connection = await endpoint.dial(Address.parse(address))
         jobs = (fetch(connection, name, Path(Path(name).name)) for name in names)
         for line in await asyncio.gather(*jobs):

@@ -23,7 +23,7 @@ def unused_port() -> int:
 
 async def main() -> None:
     """Try all three."""
-    async with Hub() as hub, Endpoint(key_pair=KeyPair.generate()) as other:
+    async with Hub() as hub, Endpoint() as other:
         host, port = await other.listen_on("127.0.0.1")
         somebody_else = KeyPair.generate().public_key
         for address in (

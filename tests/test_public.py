@@ -18,7 +18,6 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 50
 LARGE = {
-    *("flock/flock.py", "covey.flock.flock.__init__"),
     *("covey.net.mux.create_channel", "covey.wire.secret_stream.__init__"),
 }
 """Files and functions above that, each to be split: this set only shrinks."""
@@ -114,11 +113,12 @@ def test_a_package_can_be_imported_first(package: str) -> None:
 LAZY = [name for name in PACKAGES if name != "covey.cli"]
 PUBLIC: dict[str, str] = {
     "covey": """
-        Address AddressError Channel CloseReason ClosedError ConnectError ConnectTimeout Connection
-        ConnectionAborted CoveyError DecodeError DialFailed DiscoveryError DnsDiscovery EncodeError
-        Endpoint Flock HandshakeError HandshakeTimeout Hub HubClosed KeyFileError KeyPair Lagged
-        LimitError Limits PeerFound ProtocolError Refused SelfConnection Staging StaticPeers
-        StoreError Story Topic UsageError VerifyError __version__
+        Address AddressError Basestore BlockNotAvailable Channel CloseReason ClosedError
+        ConnectError ConnectTimeout Connection ConnectionAborted CoveyError DecodeError DialFailed
+        DiscoveryError DnsDiscovery EncodeError Endpoint Feed FeedTimeout Flock FrozenError
+        HandshakeError HandshakeTimeout Hub HubClosed KeyFileError KeyPair Lagged LimitError Limits
+        PeerFound ProtocolError Refused SelfConnection Staging StaticPeers StoreError Story Topic
+        UsageError VerifyError __version__
     """,
     "covey.wire": """
         Answer Arrival BatchBegun Buffer ChannelClosed ChannelMessages ChannelOpened Codec Ended
@@ -134,6 +134,11 @@ PUBLIC: dict[str, str] = {
         Attempt AttemptObserver Channel CloseReason Connection Endpoint Handshake Identity Listener
         Message MessageConsumer MessagePipe Muxer NoiseHandshake PlainHandshake RawHandshake
         StreamShell TcpTransport Transport default_handshakes default_transports
+    """,
+    "covey.store": """
+        AppendResult Basestore Download DownloadProgress Extension Feed FeedEvent FeedPeer
+        FeedProgress LmdbStorage MemoryStorage PeerProgress Replicated Snapshot Storage StoreEvent
+        StoreStream Verification VerifyReport
     """,
     "covey.conn": """
         Connected Connecting ConnectingFailed Dialler Disconnected Disconnecting DisconnectingFailed

@@ -80,7 +80,7 @@ async def hello(options: FlockOptions, output: Output, timeout: float) -> Exit:
                 narrate(flock.listen(), output, who=name),
                 tell_staging(flock.staging.listen(), output, who=name),
             )
-            telling += [start_telling(teller, "covey.hello.tell") for teller in tellers]
+            telling += [start_telling(teller, "covey hello tell") for teller in tellers]
             flocks.append(opened)
         for opened in flocks:
             await opened.join(topic)
@@ -100,7 +100,7 @@ def _apart(options: FlockOptions) -> tuple[FlockOptions, FlockOptions]:
 async def _all_greeted(
     greeted: dict[str, asyncio.Future[None]], output: Output, timeout: float
 ) -> None:
-    waiting = asyncio.create_task(_tell_waiting(output), name="covey.hello.wait")
+    waiting = asyncio.create_task(_tell_waiting(output), name="covey hello wait")
     try:
         async with asyncio.timeout(timeout):
             await asyncio.gather(*greeted.values())

@@ -92,14 +92,14 @@ async def watch(
         stack.push_async_callback(_tell_rest, tellers)  # the last to be called: all is closed then
         opened = await stack.enter_async_context(open_flock(options, _stay))
         flock = opened.flock
-        tellers += (start_telling(work, "covey.join.tell") for work in _tells(flock, output))
-        showing = start_telling(_show(flock, topic, output), "covey.join.show")
+        tellers += (start_telling(work, "covey join tell") for work in _tells(flock, output))
+        showing = start_telling(_show(flock, topic, output), "covey join show")
         stack.push_async_callback(end_tasks, showing)
         joined = await opened.join(topic, announce=announce)
         host, port = next(iter(flock.addresses), ("", 0))
         text = f"joined {topic!r} at port {port}; looking for others"
         output.event("joined", "" if output.live else text, topic=topic, host=host, port=port)
-        tellers.append(start_telling(report_discovery(joined, output), "covey.join.round"))
+        tellers.append(start_telling(report_discovery(joined, output), "covey join round"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(duration):
                 await asyncio.get_running_loop().create_future()

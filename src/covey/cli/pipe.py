@@ -123,18 +123,18 @@ async def pipe(
     try:
         async with open_flock(options, runner.handle) as opened:
             flock = opened.flock
-            progress = start_telling(show, "covey.pipe.progress")
+            progress = start_telling(show, "covey pipe progress")
             tellers += (
-                start_telling(narrate(flock.listen(), output, brief=brief), "covey.pipe.tell"),
+                start_telling(narrate(flock.listen(), output, brief=brief), "covey pipe tell"),
                 start_telling(
-                    tell_staging(flock.staging.listen(), output, brief=True), "covey.pipe.tell"
+                    tell_staging(flock.staging.listen(), output, brief=True), "covey pipe tell"
                 ),
             )
             try:
                 joined = await opened.join(secret.discovery_name)
                 host, port = next(iter(flock.addresses), ("", 0))
                 output.event("waiting", f"{_search(options)} … (port {port})", host=host, port=port)
-                tellers.append(start_telling(report_discovery(joined, output), "covey.pipe.tell"))
+                tellers.append(start_telling(report_discovery(joined, output), "covey pipe tell"))
                 await _run(runner, brief, timeout, reconnect)
             finally:
                 await end_tasks(progress)
@@ -195,9 +195,9 @@ def _tell_end(done: TopicPipe, output: Output) -> None:
 
 async def _run(runner: PipeRunner, brief: Brief, timeout: float | None, reconnect: float) -> None:
     """Run to the end, or until the partner does not come, or does not come back."""
-    running = asyncio.create_task(runner.run(), name="covey.pipe.run")
+    running = asyncio.create_task(runner.run(), name="covey pipe run")
     watching = asyncio.create_task(
-        _watch(runner, brief, timeout, reconnect), name="covey.pipe.watch"
+        _watch(runner, brief, timeout, reconnect), name="covey pipe watch"
     )
     try:
         await asyncio.wait((running, watching), return_when=asyncio.FIRST_COMPLETED)

@@ -91,7 +91,7 @@ class PipeRunner:
         """
         farewell: str | None = "it was interrupted"
         tasks = [
-            asyncio.create_task(work, name=f"covey.pipe.{name}")
+            asyncio.create_task(work, name=f"covey pipe {name}")
             for name, work in (("send", self._send_all()), ("write", self._write_all()))
         ]
         for task in tasks:
@@ -327,8 +327,8 @@ class PipeRunner:
     async def _next_chunk(self) -> bytes:
         if not self._stop_at_remote_end:
             return await self._source.read()
-        reading = asyncio.create_task(self._source.read(), name="covey.pipe.read")
-        ended = asyncio.create_task(self._remote_stopped(), name="covey.pipe.remote-end")
+        reading = asyncio.create_task(self._source.read(), name="covey pipe read")
+        ended = asyncio.create_task(self._remote_stopped(), name="covey pipe remote-end")
         try:
             await asyncio.wait((reading, ended), return_when=asyncio.FIRST_COMPLETED)
             return reading.result() if reading.done() else b""

@@ -50,7 +50,7 @@ from covey.wire.protomux_channel import (
 
 __all__ = ["Channel", "Message", "Muxer"]
 
-logger = logging.getLogger("covey.mux")
+logger = logging.getLogger("covey.net.mux")
 
 
 class Muxer(MuxerHandlers):

@@ -22,7 +22,7 @@ from covey.wire.protomux_frames import Outbox
 if TYPE_CHECKING:
     from types import TracebackType
 
-logger = logging.getLogger("covey.mux")
+logger = logging.getLogger("covey.net.mux")
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from covey.net.mux_channel import Channel
 from covey.net.mux_intake import Outflow
 from covey.net.mux_tasks import HandlerTasks
 
-logger = logging.getLogger("covey.mux")
+logger = logging.getLogger("covey.net.mux")
 
 
 class MuxerHandlers:

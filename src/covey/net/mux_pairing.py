@@ -11,7 +11,7 @@ from covey.errors import ClosedError, CoveyError, UsageError
 from covey.net.mux_queue import Hold, outcome
 from covey.wire.protomux_channel import PairRequested, RemoteOpen
 
-logger = logging.getLogger("covey.mux")
+logger = logging.getLogger("covey.net.mux")
 
 PairCallback = Callable[[bytes | None], Awaitable[Any] | Any]
 """Gets the id of the channel that the remote opens. What it returns is awaited if possible."""

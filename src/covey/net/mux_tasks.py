@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
-logger = logging.getLogger("covey.mux")
+logger = logging.getLogger("covey.net.mux")
 
 GRACE = 1.0
 """Seconds that a cancelled handler has to clean up before nobody waits for it any more."""
@@ -18,6 +18,9 @@ class HandlerTasks:
 
     After that every one is cancelled, also those that begin later: each runs up to where it first
     waits, so that no callback is left out.
+
+    Apart from `OwnedTasks`, which cancels at once and awaits the end: nobody may await these, since
+    a handler may be who closes the connection, and each callback has to run at least that far.
     """
 
     __slots__ = ("_deadline", "_loop", "_over_at", "_seconds", "_tasks")

@@ -277,7 +277,7 @@ async def _race(targets: Sequence[Target], asked: str) -> tuple[socket.socket, t
         while waiting or running:
             if waiting:
                 target = waiting.pop()
-                name = f"covey.net.tcp.dial:{target[1][0]}"
+                name = f"covey tcp dial {target[1][0]}"
                 running[asyncio.create_task(_connect_one(target, asked), name=name)] = target
             done, _ = await asyncio.wait(
                 running,
