@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 import lmdb
 
 from covey.errors import CoveyError, StoreError, UsageError
+from covey.store.lmdb_check import check_file
 from covey.store.storage import Kind
 
 Environment: TypeAlias = lmdb.Environment
@@ -47,7 +48,7 @@ def open_environment(folder: Path, *, map_size: int | None, sync: bool) -> Envir
 
     Raises `StoreError` when it is damaged, not LMDB's, or cannot be read and written.
     """
-    _check_not_lost(folder)
+    _check(folder)
     size = max(_LEAST_MAP, DEFAULT_MAP if map_size is None else map_size)
     while True:
         try:
@@ -68,11 +69,6 @@ def open_environment(folder: Path, *, map_size: int | None, sync: bool) -> Envir
                 size = smaller
                 continue
             raise told(error, folder) from error
-        try:
-            _check_complete(environment, folder)
-        except BaseException:
-            environment.close()
-            raise
         return environment
 
 
@@ -99,7 +95,7 @@ def open_tables(environment: Environment, folder: Path) -> tuple[Table, ...]:
     return tables
 
 
-def _check_not_lost(folder: Path) -> None:
+def _check(folder: Path) -> None:
     data = folder / DATA_NAME
     try:
         made = (folder / FORMAT_NAME).exists()
@@ -112,17 +108,11 @@ def _check_not_lost(folder: Path) -> None:
             f"the store {folder} is damaged: {data} {state}; "
             f"without {FORMAT_NAME} too, a new store would be made there"
         )
-
-
-def _check_complete(environment: Environment, folder: Path) -> None:
-    """Refuse a file that was cut: reading past its end would kill the process."""
-    pages = environment.info()["last_pgno"] + 1
-    need = pages * environment.stat()["psize"]
-    size = (folder / DATA_NAME).stat().st_size
-    if size and size < need:
-        raise StoreError(
-            f"the store {folder} is damaged: {DATA_NAME} has {size} bytes of {need} or more"
-        )
+    if size:
+        try:
+            check_file(data)
+        except OSError as error:
+            raise told(error, folder) from error
 
 
 def _mark(folder: Path) -> None:
