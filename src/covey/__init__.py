@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from covey.discovery.static_peers import StaticPeers
     from covey.errors import (
         AddressError,
+        BlockNotAvailable,
         ClosedError,
         ConnectError,
         ConnectionAborted,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
         DialFailed,
         DiscoveryError,
         EncodeError,
+        FeedTimeout,
+        FrozenError,
         HandshakeError,
         HandshakeTimeout,
         HubClosed,
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
     from covey.net.close_reason import CloseReason
     from covey.net.connection import Connection
     from covey.net.endpoint import Endpoint
+    from covey.store.basestore import Basestore
+    from covey.store.feed import Feed
 
 _HOMES: Final = {
     "covey.address": ("Address",),
@@ -65,6 +70,7 @@ _HOMES: Final = {
     "covey.discovery.static_peers": ("StaticPeers",),
     "covey.errors": (
         "AddressError",
+        "BlockNotAvailable",
         "ClosedError",
         "ConnectError",
         "ConnectTimeout",
@@ -74,6 +80,8 @@ _HOMES: Final = {
         "DialFailed",
         "DiscoveryError",
         "EncodeError",
+        "FeedTimeout",
+        "FrozenError",
         "HandshakeError",
         "HandshakeTimeout",
         "HubClosed",
@@ -94,6 +102,8 @@ _HOMES: Final = {
     "covey.net.close_reason": ("CloseReason",),
     "covey.net.connection": ("Connection",),
     "covey.net.endpoint": ("Endpoint",),
+    "covey.store.basestore": ("Basestore",),
+    "covey.store.feed": ("Feed",),
 }
 
 if not TYPE_CHECKING:
@@ -102,6 +112,8 @@ if not TYPE_CHECKING:
 __all__ = [
     "Address",
     "AddressError",
+    "Basestore",
+    "BlockNotAvailable",
     "Channel",
     "CloseReason",
     "ClosedError",
@@ -116,7 +128,10 @@ __all__ = [
     "DnsDiscovery",
     "EncodeError",
     "Endpoint",
+    "Feed",
+    "FeedTimeout",
     "Flock",
+    "FrozenError",
     "HandshakeError",
     "HandshakeTimeout",
     "Hub",

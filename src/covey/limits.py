@@ -117,6 +117,16 @@ class Limits:
     """Pieces kept of what one remote claims of one log, some 700 bytes each; a piece is a run of
     blocks or 4,096 blocks with holes, and those farthest from the newest claim are forgotten."""
 
+    missed_opens_per_minute: float = 64.0
+    """Logs that one remote may open on a connection and that are not here, above which its further
+    misses are answered and no longer told to anybody."""
+    false_capabilities: int = 3
+    """Channels of one connection whose remote does not know the log's key; then it is dropped."""
+
+    extension_backlog: int = 1 << 20
+    """Bytes of a peer's extension messages that wait for handlers, and of ours that wait for the
+    peer; a remote that sends more loses the channel, a caller is told."""
+
     # Events
     event_backlog: int = 1024
     """Events kept for a subscriber that is slow; what does not fit is counted in `Lagged`."""

@@ -1,0 +1,370 @@
+"""A log as its users have it: appended to, read, followed, cut, verified, exchanged.
+
+Source: hypercore 11.37.1, `index.js`; its names, in Python's spelling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+from covey.errors import BlockNotAvailable, StoreError, UsageError
+from covey.feed import tree
+from covey.feed.hashes import tree_hash
+from covey.feed.messages import MAX_BLOCK
+from covey.feed.replication_tickets import Ticket
+from covey.store.downloads import Download, runs_of
+from covey.store.extensions import Extension, OnExtension
+from covey.store.feed_reading import Follower, read_blocks, read_bytes, read_live
+from covey.store.feed_session import FeedSession, Options
+from covey.store.verification import Verification
+from covey.wire.codec import Codec
+from covey.wire.session import Buffer
+
+_UNSET: Any = object()
+
+
+class AppendResult(NamedTuple):
+    """The log after an append: its blocks, and the bytes in them."""
+
+    length: int
+    byte_length: int
+
+
+class Feed(FeedSession):
+    """One user's hold on a log; made by `Basestore.get`. An async context manager.
+
+    Blocks are bytes, numbered from 0. What is not here is brought by peers, verified against the
+    writer's signature and kept. Every call raises `ClosedError` after `close`, and `StoreError`
+    when the store fails.
+    """
+
+    # Writing
+
+    async def append(
+        self, blocks: Buffer | Sequence[Buffer], *, signature: bytes | None = None
+    ) -> AppendResult:
+        """Add one block, or several at once: all of them or, when this raises, none.
+
+        They are on disk when this returns. `signature` is that of the new head where more than one
+        signer is needed (`Authority.assemble`). Raises `UsageError` when the log cannot be written
+        here, or a block is not bytes or has more than 15 MiB.
+        """
+        self._check_writable("append")
+        several = [blocks] if isinstance(blocks, bytes | bytearray | memoryview) else list(blocks)
+        log = self._log
+        cipher = self._own_cipher()
+        stored = []
+        for index, block in enumerate(several, log.length):
+            data = _checked_block(block)
+            stored.append(data if cipher is None else cipher.encrypt(index, log.fork, data))
+        if stored:
+            log.append(stored, signature=signature)
+            self._opened.touch()
+        return AppendResult(self.length, self.byte_length)
+
+    async def truncate(
+        self, length: int, *, fork: int | None = None, signature: bytes | None = None
+    ) -> None:
+        """Cut the log to its first `length` blocks; the history goes on under a higher `fork`.
+
+        Readers that have the rest drop it. Raises `UsageError` for a length above the present one,
+        a fork that is not higher, and a log that cannot be written here.
+        """
+        self._check_writable("truncate")
+        if not 0 <= length <= self._log.length:
+            raise UsageError(f"a log of {self._log.length} blocks cannot be cut to {length!r}")
+        self._log.truncate(length, fork=fork, signature=signature)
+        self._opened.touch()
+
+    async def clear(self, start: int, end: int | None = None) -> None:
+        """Forget the blocks `start` to before `end` (without it one block) here, to save space.
+
+        They stay part of the log; peers can bring them again.
+        """
+        self._check_open()
+        stop = start + 1 if end is None else end
+        if not 0 <= start <= stop:
+            raise UsageError(f"not a range of blocks: {start!r} to {end!r}")
+        self._log.clear(start, stop)
+        self._opened.touch()
+
+    async def set_user_data(self, name: str, value: bytes | None) -> None:
+        """Keep `value` with the log in this store, under `name`; None takes it away.
+
+        It is not part of the log: no peer gets it.
+        """
+        self._check_open()
+        self._log.set_user_data(name, None if value is None else bytes(value))
+
+    async def get_user_data(self, name: str) -> bytes | None:
+        """What is kept under `name`; None when nothing is."""
+        self._check_open()
+        return self._log.user_data(name)
+
+    # Reading
+
+    async def get(self, index: int, *, timeout: float | None = _UNSET, wait: bool = True) -> bytes:
+        """Block `index`; one that is not here is fetched, also one that is yet to be written.
+
+        `timeout` in seconds, None: no end; without it that of the session. Raises `FeedTimeout`,
+        and `BlockNotAvailable` when it is not here and `wait` is False, or in a snapshot where it
+        never will be.
+        """
+        self._check_open()
+        self._check_index(index)
+        stored = self._log.block(index)
+        if stored is None:
+            if not wait:
+                raise BlockNotAvailable(f"block {index} is not here")
+            limit = self._options.timeout if timeout is _UNSET else timeout
+            stored = await self._ask(
+                lambda done: self._opened.ask(
+                    lambda replicator: replicator.want_block(index, priority=1, done=done)
+                ),
+                f"block {index}",
+                limit,
+            )
+        return self._plain(index, stored)
+
+    async def has(self, start: int, end: int | None = None) -> bool:
+        """Whether block `start`, or every block from it to before `end`, is here."""
+        self._check_open()
+        stop = start + 1 if end is None else end
+        if not 0 <= start <= stop:
+            raise UsageError(f"not a range of blocks: {start!r} to {end!r}")
+        return self._log.bitfield.count(start, stop) == stop - start
+
+    async def seek(self, offset: int, *, timeout: float | None = _UNSET) -> tuple[int, int]:
+        """The block that holds byte `offset`, and where in it; the end of the log is a place too.
+
+        Peers are asked where the sizes are not known here. Raises `FeedTimeout`, and `UsageError`
+        for an offset past the end.
+        """
+        self._check_open()
+        if not isinstance(offset, int) or offset < 0:
+            raise UsageError(f"an offset is 0 or more, not {offset!r}")
+        log = self._log
+        roots = log.roots if self._fixed is None else tree.roots_of(self._fixed.length, log.node)
+        if roots is not None and offset > self.byte_length:
+            raise UsageError(f"the log has {self.byte_length} bytes, none number {offset}")
+        found = tree.seek(offset, roots or (), log.node, padding=self._padding)
+        if found is None:
+            limit = self._options.timeout if timeout is _UNSET else timeout
+            padding = self._padding
+            found = await self._ask(
+                lambda done: self._opened.ask(
+                    lambda replicator: replicator.want_seek(offset, padding=padding, done=done)
+                ),
+                f"byte {offset}",
+                limit,
+            )
+        block, within = found
+        return block, within
+
+    def read(
+        self,
+        start: int = 0,
+        end: int | None = None,
+        *,
+        by: Literal["blocks", "bytes"] = "blocks",
+    ) -> AsyncIterator[bytes]:
+        """The blocks `start` to before `end`, or the pieces of the bytes of that range.
+
+        Without `end` up to the length that the log has now. What is not here is fetched ahead.
+        """
+        self._check_open()
+        if by == "blocks":
+            return read_blocks(self, start, self.length if end is None else end)
+        if by == "bytes":
+            return read_bytes(self, start, self.byte_length if end is None else end)
+        raise UsageError(f"a log is read by blocks or by bytes, not by {by!r}")
+
+    def live(self, start: int = 0) -> AsyncIterator[bytes]:
+        """The blocks from `start` on, then each new one as it comes; ends with the session.
+
+        When the log is cut below what was given out already, the blocks that come in place of the
+        old ones follow (`listen` tells of the cut before).
+        """
+        self._check_open()
+        return read_live(self, start)
+
+    async def update(self, *, wait: bool = True, timeout: float | None = _UNSET) -> bool:
+        """Ask the peers for a longer log; whether there is one. False when nobody is connected.
+
+        `wait`: also for peers that have not said anything yet. Raises `FeedTimeout`.
+        """
+        self._check_open()
+        if self._fixed is not None or self._log.frozen:
+            return False
+        limit = self._options.timeout if timeout is _UNSET else timeout
+        newer: bool = await self._ask(
+            lambda done: self._opened.ask(
+                lambda replicator: replicator.want_update(wait=wait, done=done)
+            ),
+            "news of the log",
+            limit,
+        )
+        return newer
+
+    async def tree_hash(self, length: int | None = None) -> bytes:
+        """The 32-byte hash of the first `length` blocks, all without it: equal for equal logs.
+
+        Raises `BlockNotAvailable` when nodes of that tree are not here.
+        """
+        self._check_open()
+        log = self._log
+        wanted = self.length if length is None else length
+        if not 0 <= wanted <= log.length:
+            raise UsageError(f"a log of {log.length} blocks has no hash for {wanted!r}")
+        roots = log.roots if wanted == log.length else tree.roots_of(wanted, log.node)
+        if roots is None:
+            raise BlockNotAvailable(f"the tree of the first {wanted} blocks is not here")
+        return tree_hash(roots)
+
+    # Longer work
+
+    def download(
+        self,
+        start: int = 0,
+        end: int | None = None,
+        *,
+        blocks: Iterable[int] | None = None,
+        linear: bool = False,
+    ) -> Download:
+        """Fetch the blocks `start` to before `end`, or those in `blocks`, and keep them.
+
+        Without `end` up to the length that the log has now, when it is not empty; -1, or an empty
+        log, means without an end: what is appended is fetched too, until `cancel`. `linear`: in
+        order, else at random, so that several readers have different blocks to give each other.
+        """
+        self._check_open()
+        if blocks is not None:
+            parts = runs_of(blocks)
+        else:
+            stop = (self.length or -1) if end is None else end
+            parts = [(start, None if stop == -1 else stop)]
+        for first, last in parts:
+            if first < 0 or (last is not None and last < first):
+                raise UsageError(f"not a range of blocks: {first} to {last}")
+        download = Download(self._opened, parts, linear=linear, on_end=self._downloads.discard)
+        if not download.finished:
+            self._downloads.add(download)
+        return download
+
+    def verify(self) -> Verification:
+        """Rehash every block that is here against the signature; see `Verification`."""
+        self._check_open()
+        self._opened.flush()
+        verification = Verification(self._log, on_end=self._verifications.discard)
+        self._verifications.add(verification)
+        return verification
+
+    def register_extension(
+        self,
+        name: str,
+        *,
+        encoding: str | Codec[Any] = "binary",
+        on_message: OnExtension | None = None,
+    ) -> Extension:
+        """Exchange messages of an application's own with the peers of the log.
+
+        `encoding` is `binary`, `utf-8`, `json` or a codec; `on_message(message, peer)` gets what
+        comes. `UsageError` when the name is taken.
+        """
+        self._check_open()
+        registered = self._opened.extensions
+        if name in registered:
+            raise UsageError(f"the extension {name!r} is registered already")
+        extension = Extension(self._opened, name, encoding=encoding, on_message=on_message)
+        registered[name] = extension
+        self._extensions.append(extension)
+        return extension
+
+    # Further sessions
+
+    def session(
+        self,
+        *,
+        writable: bool | None = None,
+        active: bool | None = None,
+        snapshot: bool = False,
+        timeout: float | None = _UNSET,
+    ) -> Feed:
+        """Another session of the same log, closed on its own; what is not said is as here."""
+        self._check_open()
+        mine = self._options
+        options = Options(
+            writable=mine.writable if writable is None else writable and mine.writable,
+            active=self.active if active is None else active,
+            snapshot=snapshot,
+            encryption_key=mine.encryption_key,
+            timeout=mine.timeout if timeout is _UNSET else timeout,
+        )
+        return self._owner.new_session(self._opened, options)
+
+    def snapshot(self) -> Feed:
+        """A session whose length and fork stay what they are now; read only.
+
+        Blocks that a truncation replaced since can no longer be read in it.
+        """
+        return self.session(snapshot=True, writable=False)
+
+    # For `live`
+
+    def follow(self, follower: Follower) -> None:
+        """Tell `follower` when the log is cut."""
+        self._cuts.add(follower.cut)
+
+    def unfollow(self, follower: Follower) -> None:
+        """Tell it no more."""
+        self._cuts.discard(follower.cut)
+
+    async def get_next(self, follower: Follower) -> bytes | None:
+        """The block at the place of `follower`; None when the log was cut before it came."""
+        self._check_open()
+        index = follower.position
+        stored = self._log.block(index)
+        if stored is None:
+
+            def ask(done: Callable[[Any], None]) -> Ticket:
+                follower.wake = done
+                return self._opened.ask(
+                    lambda replicator: replicator.want_block(index, priority=1, done=done)
+                )
+
+            try:
+                stored = await self._ask(ask, f"block {index}", None)
+            finally:
+                follower.wake = None
+            if stored is None:
+                return None
+        return self._plain(index, stored)
+
+    # Inside
+
+    def _plain(self, index: int, stored: bytes) -> bytes:
+        cipher = self._own_cipher()
+        return stored if cipher is None else cipher.decrypt(index, stored)
+
+    def _check_writable(self, what: str) -> None:
+        self._check_open()
+        if self.writable:
+            return
+        if self._log.frozen:
+            raise StoreError(f"cannot {what}: the log {self.key.hex()} is frozen by a conflict")
+        if self._fixed is not None:
+            why = "a snapshot does not change"
+        elif not self._options.writable:
+            why = "this session only reads"
+        else:
+            why = "its secret key is not here"
+        raise UsageError(f"cannot {what} to the log {self.key.hex()}: {why}")
+
+
+def _checked_block(block: Any) -> bytes:
+    if not isinstance(block, bytes | bytearray | memoryview):
+        raise UsageError(f"a block is made of bytes, not {type(block).__name__}")
+    if len(block) > MAX_BLOCK:
+        raise UsageError(f"a block has at most {MAX_BLOCK} bytes, not {len(block)}")
+    return bytes(block)

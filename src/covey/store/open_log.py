@@ -1,0 +1,393 @@
+"""One log that is open in this process: what its sessions and its channels share.
+
+The log and its replicator decide; this turns their wishes into timers, writes and events.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
+
+from covey.errors import ClosedError, CoveyError, StoreError
+from covey.feed import log_events
+from covey.feed import replication_events as told
+from covey.feed.log import Log
+from covey.feed.replication_peer import ReplicationPeer
+from covey.feed.replication_tickets import Ticket
+from covey.feed.replicator import Replicator
+from covey.limits import Limits
+from covey.store import feed_events
+from covey.store.clock import Chance, Clock, Timer
+from covey.store.extensions import Extension
+from covey.store.feed_peer import FeedPeer
+from covey.store.progress import FeedProgress, Meter
+from covey.store.records import Auth
+
+logger = logging.getLogger("covey.store")
+
+LINGER: Final = (20.0, 40.0)
+"""Seconds, from and to, that a log stays wanted after its last session (`corestore.md` 4)."""
+IDLE: Final = (6.0, 8.0)
+"""Seconds after which a log is closed that has neither session nor channel (`corestore.md` 3)."""
+FLUSH_AFTER: Final = 0.05
+"""Seconds at most until received blocks are written; four times the last write when that is less:
+writing then takes a fifth of the time at most."""
+FLUSH_BLOCKS, FLUSH_BYTES = 256, 4 << 20
+"""Received blocks, and bytes in them, that are written at once."""
+
+RETRY_STORE: Final = 5.0
+"""Seconds until blocks are asked for again after the store could not keep any."""
+
+
+class LogHost(Protocol):
+    """What an open log needs of its store."""
+
+    chance: Chance
+    limits: Limits
+
+    @property
+    def clock(self) -> Clock:
+        """Time and timers."""
+
+    def attach(self, log: OpenLog) -> None:
+        """Open channels for `log` on every connection that has none."""
+
+    def forget(self, log: OpenLog) -> None:
+        """`log` was closed."""
+
+
+class LogSession(Protocol):
+    """What an open log needs of its sessions."""
+
+    active: bool
+
+    def publish(self, event: feed_events.FeedEvent) -> None:
+        """Tell who listens, and act on it."""
+
+    def end(self, error: CoveyError | None) -> None:
+        """The log is closed."""
+
+
+class LogChannel(Protocol):
+    """What an open log needs of its channels."""
+
+    connection: Any
+    peer: ReplicationPeer | None
+
+    def close(self, error: CoveyError | None = None) -> None:
+        """Close the channel; an error of our side's is logged, that of a remote's too."""
+
+
+class OpenLog:
+    """A log with its sessions, its channels and one timer; made by the store."""
+
+    def __init__(self, host: LogHost, core: int, auth: Auth, log: Log) -> None:
+        self.host = host
+        self.core = core
+        self.auth = auth
+        self.log = log
+        self.closed = False
+        self.sessions: dict[LogSession, None] = {}
+        self.channels: dict[Any, LogChannel] = {}
+        """By connection, from the first OPEN on."""
+        self.peers: dict[ReplicationPeer, FeedPeer] = {}
+        self.extensions: dict[str, Extension] = {}
+        self.wanted = False
+        """Whether its blocks are wanted here: a session is active, or was until lately."""
+        self._replicator: Replicator | None = None
+        self._timer: Timer | None = None
+        self._timer_at = 0.0
+        self._flush_timer: Timer | None = None
+        self._flush_at = 0.0
+        self._flush_took = 0.0
+        self._retry: Timer | None = None
+        self._leaving: Timer | None = None
+        self._idle: Timer | None = None
+        self._down = Meter(host.clock.time())
+        self._up = Meter(host.clock.time())
+        log.on_change.append(self._changed)
+
+    def __repr__(self) -> str:
+        return f"<OpenLog {self.log.key.hex()[:16]}, length {self.log.length}>"
+
+    @property
+    def replicator(self) -> Replicator:
+        """Exchanges the log; made when first needed, as most logs of a large store never are."""
+        if self._replicator is None:
+            host = self.host
+            self._replicator = Replicator(
+                self.log,
+                limits=host.limits,
+                random=host.chance,
+                now=host.clock.time(),
+                on_work=self.touch,
+            )
+            self._replicator.on_event.append(self._told)
+            self._tell_wanted(self._replicator)
+        return self._replicator
+
+    @property
+    def progress(self) -> FeedProgress:
+        """How far the log is here, and how fast blocks move."""
+        now = self.host.clock.time()
+        log = self.log
+        have = log.bitfield.count(0, log.length)
+        return FeedProgress(
+            have=have,
+            total=log.length,
+            verified=have + log.staged_blocks,
+            contiguous=log.contiguous_length,
+            byte_length=log.byte_length,
+            peers=len(self.peers),
+            downloaded_blocks=self._down.blocks,
+            downloaded_bytes=self._down.bytes,
+            uploaded_blocks=self._up.blocks,
+            uploaded_bytes=self._up.bytes,
+            download_rate=self._down.rate(now),
+            upload_rate=self._up.rate(now),
+        )
+
+    # Sessions
+
+    def add_session(self, session: LogSession) -> None:
+        """A new session; an active one makes the log wanted on every connection."""
+        self.sessions[session] = None
+        self._cancel_idle()
+        if session.active:
+            self._want()
+
+    def remove_session(self, session: LogSession) -> None:
+        """A session is closed; after the last one the log lingers, then nothing is asked for."""
+        if self.sessions.pop(session, self) is self or self.closed:
+            return
+        if self.wanted and self._leaving is None and not any(s.active for s in self.sessions):
+            when = self.host.clock.time() + self.host.chance.uniform(*LINGER)
+            self._leaving = self.host.clock.call_at(when, self._left)
+        self.look_idle()
+
+    def _want(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+        if self.wanted or self.log.frozen:
+            return
+        self.wanted = True
+        self._tell_wanted(self._replicator)
+        self.host.attach(self)
+
+    def _left(self) -> None:
+        """The time after the last session is over."""
+        self._leaving = None
+        self.wanted = False
+        self._tell_wanted(self._replicator)
+        self.look_idle()
+
+    def _tell_wanted(self, replicator: Replicator | None) -> None:
+        if replicator is not None:
+            # No linger of its own: this one counts for connections that are yet to come too.
+            replicator.set_downloading(self.wanted, self.host.clock.time(), linger=0)
+            self.touch()
+
+    # Tickets: each is followed by `touch`, as it may need a timer
+
+    def ask(self, make: Callable[[Replicator], Ticket]) -> Ticket:
+        """Have the replicator bring something; `make` calls one of its `want_` methods."""
+        if self.closed:
+            raise ClosedError("this feed is closed")
+        ticket = make(self.replicator)
+        self.touch()
+        return ticket
+
+    def send_extension(self, name: str, payload: bytes, peers: Iterable[FeedPeer]) -> None:
+        """Send an extension's message to these peers."""
+        for peer in peers:
+            peer.replication.send_extension(name, payload)
+
+    # The timer and the writing of what was received
+
+    def touch(self) -> None:
+        """Something was done with the replicator: see to its timer and to what is to be written."""
+        replicator = self._replicator
+        if replicator is None or self.closed:
+            return
+        due = replicator.next_timer()
+        if due is not None and (self._timer is None or due < self._timer_at):
+            # One that comes too early finds nothing to do: cheaper than moving it each time.
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = due
+            self._timer = self.host.clock.call_at(due, self._timer_due)
+        log = self.log
+        if log.staged_blocks:
+            if log.staged_blocks >= FLUSH_BLOCKS or log.staged_bytes >= FLUSH_BYTES:
+                self.flush()
+            else:
+                self._plan_flush(soon=replicator.flush_wanted)
+
+    def _plan_flush(self, *, soon: bool) -> None:
+        """Soon is at the end of this turn: what arrived together is written together."""
+        when = self.host.clock.time()
+        if not soon:
+            when += min(4 * self._flush_took, FLUSH_AFTER)
+        if self._flush_timer is not None:
+            if self._flush_at <= when:
+                return
+            self._flush_timer.cancel()
+        self._flush_at = when
+        self._flush_timer = self.host.clock.call_at(when, self.flush)
+
+    def flush(self) -> None:
+        """Write the blocks that were received; those that cannot be are asked for again later."""
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        if self.closed or not self.log.staged_blocks:
+            return
+        began = self.host.clock.time()
+        try:
+            self.log.flush()
+        except StoreError as error:
+            self.replicator.downloads.store_failed(error)
+        self._flush_took = self.host.clock.time() - began
+        self.touch()
+
+    def _timer_due(self) -> None:
+        self._timer = None
+        self.replicator.handle_timer(self.host.clock.time())
+        self.touch()
+
+    # What log and replicator tell
+
+    def _changed(self, change: Any) -> None:
+        event: feed_events.FeedEvent
+        match change:
+            case log_events.Appended(length, fork, start):
+                event = feed_events.Appended(length, fork, start)
+            case log_events.Truncated(length, fork, old_length):
+                event = feed_events.Truncated(length, fork, old_length)
+            case log_events.Cleared(start, end):
+                event = feed_events.Cleared(start, end)
+            case log_events.ManifestLearned(manifest):
+                event = feed_events.ManifestLearned(manifest)
+            case _:
+                return
+        self._publish(event)
+
+    def _told(self, event: told.Event) -> None:
+        now = self.host.clock.time()
+        match event:
+            case told.Downloaded(peer, index, size):
+                self._down.add(size, now)
+                if (shown := self.peers.get(peer)) is not None:
+                    shown.count_down(size, now)
+                    self._publish(feed_events.Downloaded(index, size, shown))
+            case told.Uploaded(peer, index, size):
+                self._up.add(size, now)
+                if (shown := self.peers.get(peer)) is not None:
+                    shown.count_up(size, now)
+                    self._publish(feed_events.Uploaded(index, size, shown))
+            case told.ExtensionReceived(peer, name, payload):
+                extension = self.extensions.get(name)
+                if extension is not None and (shown := self.peers.get(peer)) is not None:
+                    extension.receive(payload, shown)
+            case told.PeerRemoved(peer, error):
+                if (shown := self.peers.pop(peer, None)) is not None:
+                    self._publish(feed_events.PeerRemoved(shown, error))
+                self.look_idle()
+            case told.ChannelDone(peer, error):
+                self._close_channel(peer, error)
+            case told.ChannelWanted():
+                self.host.attach(self)
+            case _:
+                self._told_of_trouble(event)
+
+    def _told_of_trouble(self, event: told.Event) -> None:
+        match event:
+            case told.InvalidData(peer, error):
+                if (shown := self.peers.get(peer)) is not None:
+                    self._publish(feed_events.VerificationFailed(shown, error))
+            case told.InvalidRequest(peer, error):
+                if (shown := self.peers.get(peer)) is not None:
+                    self._publish(feed_events.RequestRefused(shown, error))
+            case told.StoreFailed(error):
+                logger.warning("%r: the store failed: %s", self, error)
+                self._publish(feed_events.StoreFailed(error))
+                if self._retry is None:
+                    when = self.host.clock.time() + RETRY_STORE
+                    self._retry = self.host.clock.call_at(when, self._try_store_again)
+            case told.Conflict(length, fork, peer):
+                self._publish(feed_events.ConflictFound(length, fork, self.peers.get(peer)))
+                why = StoreError(
+                    f"the log {self.log.key.hex()} is frozen: its writer signed two histories "
+                    f"of {length} blocks"
+                )
+                self._end_sessions(why)
+
+    def _try_store_again(self) -> None:
+        self._retry = None
+        self.replicator.resume(self.host.clock.time())
+        self.touch()
+
+    def _publish(self, event: feed_events.FeedEvent) -> None:
+        for session in tuple(self.sessions):
+            session.publish(event)
+
+    # Channels
+
+    def add_peer(self, peer: ReplicationPeer, connection: Any) -> None:
+        """A channel is open on both sides and the remote knows the key."""
+        shown = self.peers[peer] = FeedPeer(peer, connection, self.host.clock)
+        self._publish(feed_events.PeerAdded(shown))
+        self.touch()
+
+    def add_channel(self, channel: LogChannel) -> None:
+        """A channel was opened here, and waits for the remote."""
+        self.channels[channel.connection] = channel
+        self._cancel_idle()
+
+    def remove_channel(self, channel: LogChannel) -> None:
+        """A channel is gone."""
+        if self.channels.get(channel.connection) is channel:
+            del self.channels[channel.connection]
+            self.look_idle()
+
+    def _close_channel(self, peer: ReplicationPeer, error: CoveyError | None) -> None:
+        for channel in tuple(self.channels.values()):
+            if channel.peer is peer:
+                channel.close(error)
+
+    # The end
+
+    def look_idle(self) -> None:
+        """Close the log soon when nobody uses it."""
+        if not (self.closed or self.sessions or self.channels or self._idle is not None):
+            when = self.host.clock.time() + self.host.chance.uniform(*IDLE)
+            self._idle = self.host.clock.call_at(when, self.close)
+
+    def _cancel_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def close(self, error: CoveyError | None = None) -> None:
+        """Write what was received, end the sessions, close the channels. Twice is fine."""
+        if self.closed:
+            return
+        self.flush()
+        self.closed = True
+        self._end_sessions(error)
+        for channel in tuple(self.channels.values()):
+            channel.close(error)
+        self.channels.clear()
+        for timer in (self._timer, self._flush_timer, self._leaving, self._idle, self._retry):
+            if timer is not None:
+                timer.cancel()
+        if self._replicator is not None:
+            self._replicator.close()
+        self.host.forget(self)
+
+    def _end_sessions(self, error: CoveyError | None) -> None:
+        for session in tuple(self.sessions):
+            session.end(error)
+        self.sessions.clear()

@@ -1,0 +1,300 @@
+"""A store's records and the logs that are open: shared by all views of the store.
+
+`corestore.md` sections 1 to 5; corestore 7.9.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from covey.errors import ClosedError, StoreError, UsageError
+from covey.events import EventStream
+from covey.feed.manifest import Manifest
+from covey.feed.signatures import Authority
+from covey.keys import KeyPair
+from covey.keys import discovery_key as discovery_key_of
+from covey.limits import Limits
+from covey.store.clock import Chance, Clock
+from covey.store.derivation import PRIMARY_KEY_SIZE
+from covey.store.feed_events import FeedLeft, FeedMissed, FeedOpened, StoreEvent
+from covey.store.lmdb_storage import LmdbStorage
+from covey.store.log_records import open_log
+from covey.store.memory_storage import MemoryStorage
+from covey.store.open_log import OpenLog
+from covey.store.records import (
+    CORES,
+    STORE_HEAD,
+    Alias,
+    Auth,
+    CoreRecord,
+    StoreHead,
+    alias_key,
+    alias_range,
+    auth_key,
+    core_by_discovery_key,
+)
+from covey.store.storage import Put, Storage
+
+if TYPE_CHECKING:
+    from covey.store.replication import StoreStream
+
+logger = logging.getLogger("covey.store")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a store was made with."""
+
+    path: str | os.PathLike[str] | None = None
+    primary_key: bytes | None = None
+    manifest_version: int = 1
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a caller knows of a log; its `key` always."""
+
+    key: bytes
+    manifest: Manifest | None = None
+    key_pair: KeyPair | None = None
+    alias: Alias | None = None
+    encryption_key: bytes | None = None
+
+
+class StoreRoot:
+    """One directory, or one memory, of logs; opened when it is first used."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        storage: Storage | None,
+        clock: Clock | None,
+        chance: Chance | None,
+    ) -> None:
+        self.settings = settings
+        self.limits = settings.limits
+        self.chance: Chance = chance or random.Random()  # spreads load, keeps no secret
+        self.logs: dict[bytes, OpenLog] = {}
+        """The open logs by discovery key."""
+        self.streams: dict[Any, StoreStream] = {}
+        """By connection."""
+        self.events: EventStream[StoreEvent] = EventStream(backlog=settings.limits.event_backlog)
+        self.closed = False
+        self._storage = storage
+        self._clock = clock
+        self._head: StoreHead | None = None
+        self._index: set[bytes] | None = None
+
+    # The store itself
+
+    @property
+    def clock(self) -> Clock:
+        """The time: the event loop's, unless another was given."""
+        if self._clock is None:
+            self._clock = asyncio.get_running_loop()
+        return self._clock
+
+    @property
+    def storage(self) -> Storage:
+        """Where the records are."""
+        return self._opened()[0]
+
+    @property
+    def head(self) -> StoreHead:
+        """The record of the store itself."""
+        return self._opened()[1]
+
+    def open(self) -> None:
+        """Open the storage, and make a store in it when there is none. Twice is fine.
+
+        Raises `StoreError`: in use, damaged, or another primary key; `ClosedError` after `close`.
+        """
+        self._opened()
+
+    def _opened(self) -> tuple[Storage, StoreHead]:
+        if self.closed:
+            raise ClosedError("this store is closed")
+        if self._storage is not None and self._head is not None:
+            return self._storage, self._head
+        storage = self._storage or self._new_storage()
+        try:
+            self._head = self._read_head(storage)
+        except BaseException:
+            if self._storage is None:
+                storage.close()
+            raise
+        self._storage = storage
+        return storage, self._head
+
+    def _new_storage(self) -> Storage:
+        path = self.settings.path
+        return MemoryStorage() if path is None else LmdbStorage(path)
+
+    def _read_head(self, storage: Storage) -> StoreHead:
+        wanted = self.settings.primary_key
+        if wanted is not None and len(wanted) != PRIMARY_KEY_SIZE:
+            raise UsageError(f"a primary key has {PRIMARY_KEY_SIZE} bytes")
+        value = storage.get(STORE_HEAD)
+        if value is None:
+            head = StoreHead(0, wanted or os.urandom(PRIMARY_KEY_SIZE))
+            storage.write_batch([(STORE_HEAD, head.encode())])
+            return head
+        head = StoreHead.decode(value)
+        if wanted is not None and wanted != head.primary_key:
+            raise StoreError("another store is stored here: its primary key is not the one given")
+        return head
+
+    def close(self) -> None:
+        """Close the logs, let go of the connections, which stay, and of the storage."""
+        if self.closed:
+            return
+        for log in tuple(self.logs.values()):
+            log.close()
+        for stream in tuple(self.streams.values()):
+            stream.detach()
+        self.closed = True
+        self.events.close()
+        if self._storage is not None:
+            self._storage.close()
+
+    # Finding and making logs
+
+    def known(self, discovery_key: bytes) -> bool:
+        """Whether this log is stored here: an answer from memory, whoever asks how often."""
+        if self._index is None:
+            self._index = {key[1:] for key, _ in self.storage.range(*CORES)}
+        return discovery_key in self._index
+
+    def discovery_keys(self, namespace: bytes | None = None) -> list[bytes]:
+        """The stored logs; with `namespace` those that have a name in it."""
+        if namespace is None:
+            return [key[1:] for key, _ in self.storage.range(*CORES)]
+        return [value for _, value in self.storage.range(*alias_range(namespace))]
+
+    def record(self, discovery_key: bytes) -> CoreRecord | None:
+        """What is stored of a log's place in the store."""
+        value = self.storage.get(core_by_discovery_key(discovery_key))
+        return None if value is None else CoreRecord.decode(value)
+
+    def find(self, discovery_key: bytes) -> OpenLog | None:
+        """A log that is open or stored; None when it is not here. Raises as `open_log`."""
+        opened = self.logs.get(discovery_key)
+        if opened is not None:
+            return opened
+        if not self.known(discovery_key):
+            return None
+        record = self.record(discovery_key)
+        return None if record is None else self._open(record.core)
+
+    def find_named(self, alias: Alias) -> OpenLog | None:
+        """The log of that name; None when there is none yet."""
+        found = self.storage.get(alias_key(alias.namespace, alias.name))
+        if found is None:
+            return None
+        opened = self.find(found)
+        if opened is None:
+            raise StoreError(f"the store is damaged: the log called {alias.name!r} is missing")
+        return opened
+
+    def obtain(self, keys: Keys) -> OpenLog:
+        """The log with these keys, made when it is not here; what is new of the keys is kept."""
+        opened = self.find(discovery_key_of(keys.key))
+        if opened is None:
+            return self._create(keys)
+        self._learn(opened, keys)
+        return opened
+
+    def _create(self, keys: Keys) -> OpenLog:
+        """Record, name, keys and the counter of logs, all at once."""
+        head = self.head
+        found = discovery_key_of(keys.key)
+        core = head.cores
+        auth = Auth(
+            keys.key,
+            found,
+            manifest=keys.manifest,
+            seed=None if keys.key_pair is None else keys.key_pair.seed,
+            encryption_key=keys.encryption_key,
+        )
+        grown = replace(head, cores=core + 1)
+        puts: list[Put] = [
+            (STORE_HEAD, grown.encode()),
+            (core_by_discovery_key(found), CoreRecord(core, keys.alias).encode()),
+            (auth_key(core), auth.encode()),
+        ]
+        if keys.alias is not None:
+            puts.append((alias_key(*keys.alias), found))
+        self.storage.write_batch(puts)
+        self._head = grown
+        if self._index is not None:
+            self._index.add(found)
+        return self._open(core)
+
+    def _learn(self, opened: OpenLog, keys: Keys) -> None:
+        """Keep what the caller knows of an existing log and the store did not."""
+        log = opened.log
+        auth = self._auth(opened.core)
+        learned = replace(
+            auth,
+            manifest=auth.manifest or keys.manifest,
+            seed=keys.key_pair.seed if keys.key_pair is not None else auth.seed,
+            encryption_key=keys.encryption_key or auth.encryption_key,
+        )
+        puts: list[Put] = []
+        if learned != auth:
+            puts.append((auth_key(opened.core), learned.encode()))
+        if keys.alias is not None:
+            puts.append((alias_key(*keys.alias), log.discovery_key))
+            record = self.record(log.discovery_key)
+            if record is not None and record.alias is None:
+                puts.append(
+                    (
+                        core_by_discovery_key(log.discovery_key),
+                        replace(record, alias=keys.alias).encode(),
+                    )
+                )
+        if puts:
+            self.storage.write_batch(puts)
+        opened.auth = learned
+        if keys.key_pair is not None:
+            log.key_pair = keys.key_pair
+        if log.manifest is None and learned.manifest is not None:
+            log.authority = Authority(log.key, learned.manifest)
+
+    def _auth(self, core: int) -> Auth:
+        value = self.storage.get(auth_key(core))
+        if value is None:
+            raise StoreError(f"the store is damaged: log number {core} has no keys")
+        return Auth.decode(value)
+
+    def _open(self, core: int) -> OpenLog:
+        auth = self._auth(core)
+        opened = OpenLog(self, core, auth, open_log(self.storage, core))
+        self.logs[auth.discovery_key] = opened
+        opened.look_idle()
+        self.events.publish(FeedOpened(auth.key, auth.discovery_key))
+        return opened
+
+    # What logs and connections ask
+
+    def attach(self, log: OpenLog) -> None:
+        """Open channels for `log` on every connection that has none."""
+        for stream in tuple(self.streams.values()):
+            stream.attach(log)
+
+    def forget(self, log: OpenLog) -> None:
+        """`log` was closed."""
+        if self.logs.get(log.log.discovery_key) is log:
+            del self.logs[log.log.discovery_key]
+            self.events.publish(FeedLeft(log.log.key, log.log.discovery_key))
+
+    def missed(self, discovery_key: bytes, remote_key: bytes | None) -> None:
+        """A remote asked for what is not here."""
+        self.events.publish(FeedMissed(discovery_key, remote_key))
