@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from covey.errors import StoreError
+from covey.feed import flat_tree
 from covey.feed.hashes import Node
 from covey.feed.log import Log
 from covey.feed.log_changes import LAST, Changes, Head, Hints, Span
+from covey.feed.log_events import LogEvent
 from covey.feed.manifest import Manifest, default_manifest
+from covey.feed.tree import cut_nodes
 from covey.keys import KeyPair
 from tests.feed.plain_logs import PAIR
 
@@ -103,3 +106,53 @@ def reader(of: Log) -> tuple[Log, MemoryRecords]:
 def reopened(log: Log, records: MemoryRecords) -> Log:
     """The same log from its records alone."""
     return records.open(log.key, manifest=log.manifest, key_pair=log.key_pair)
+
+
+def numbered(count: int, start: int = 0) -> list[bytes]:
+    return [b"block %d" % number for number in range(start, start + count)]
+
+
+def heard(log: Log) -> list[LogEvent]:
+    events: list[LogEvent] = []
+    log.on_change.append(events.append)
+    return events
+
+
+def summary(log: Log) -> tuple[object, ...]:
+    return (
+        log.fork,
+        log.length,
+        log.byte_length,
+        log.tree_hash,
+        log.signature,
+        list(log.roots),
+        list(log.bitfield.ranges(0, 1 << 40)),
+        log.contiguous_length,
+        log.staged_blocks,
+        log.frozen,
+        log.manifest,
+    )
+
+
+def assert_sound(log: Log, records: MemoryRecords) -> None:
+    """What is in memory is what is stored, all of it verifies, and nothing is beyond the head."""
+    again = reopened(log, records)
+    assert summary(again) == summary(log)
+    list(again.verify_all())
+    assert all(block < log.length and log.has(block) for block in records.blocks)
+    assert all(block in records.blocks for block in range(log.length) if log.has(block))
+    assert all(node < 2 * log.length for node in records.nodes)
+    assert not set(cut_nodes(log.length)) & set(records.nodes)
+    assert all(log.node(root) for root in flat_tree.full_roots(log.length))
+
+
+def needed_nodes(log: Log) -> set[int]:
+    """Roots, and for every held block the nodes from it up, with their siblings."""
+    roots = set(flat_tree.full_roots(log.length))
+    needed = set(roots)
+    for block in range(log.length):
+        node = 2 * block
+        while log.has(block) and node not in roots:
+            needed |= {node, flat_tree.sibling(node)}
+            node = flat_tree.parent(node)
+    return needed

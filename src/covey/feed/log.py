@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from covey.errors import CoveyError, FrozenError, StoreError, UsageError
+from covey.errors import CoveyError, FrozenError, StoreError, UsageError, VerifyError
 from covey.feed import tree
 from covey.feed.data_message import MAX_BLOCK
 from covey.feed.hashes import Node, tree_hash
@@ -110,6 +110,8 @@ class Log(LogState):
             raise UsageError(f"a log of {self.length} blocks cannot be cut to {length}")
         if not self.fork < new_fork < LAST:
             raise UsageError(f"fork {new_fork} is not new: this is {self.fork}")
+        if signature is None and not self.writable:
+            raise UsageError(f"the log {self.key.hex()} is only read here: nobody signs the cut")
         self.flush()
         roots = tree.roots_of(length, self.node)
         if roots is None:
@@ -213,9 +215,13 @@ class Log(LogState):
         """Go over to a higher fork that was verified, of which the first `shared` blocks are ours.
 
         `nodes` are those proven of its tree. What is staged is flushed first. Raises `UsageError`
-        for a fork that is not higher, or when more is shared than there is.
+        for a fork that is not higher, or when more is shared than there is; `VerifyError` for a
+        head that is all prologue: nobody has signed its fork, so anybody may have made it up.
         """
         self._check_open()
+        prologue = self.authority.prologue if manifest is None else manifest.prologue
+        if prologue is not None and head.length <= prologue.length:
+            raise VerifyError(f"fork {head.fork} of {head.length} blocks is not signed by anyone")
         if head.fork <= self.fork or not 0 <= shared <= min(self.length, head.length):
             raise UsageError(
                 f"fork {head.fork} of {head.length} blocks, {shared} of them shared, "
@@ -293,7 +299,7 @@ class Log(LogState):
     ) -> None:
         """Delete everything from block `shared` on, and put another head and its nodes."""
         authority = self.authority if manifest is None else Authority(self.key, manifest)
-        pages, emptied = without_range(self.bitfield, shared, self.length)
+        pages, emptied = without_range(self.bitfield, shared, LAST)
         contiguous = min(self.contiguous_length, shared)
         self._commit(
             Changes(

@@ -219,7 +219,7 @@ class LogState:
         for start, end in self.bitfield.ranges(0, self.length):
             held.set_range(start, end, True)
         steps = rehash(
-            held, list(self.roots), self.length, get_node=self.node, get_block=self.block
+            held, list(self.roots), self.length, get_node=self.node, get_block=self._records.block
         )
         while True:
             if revision != self._revision:
