@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import stat
@@ -443,8 +444,25 @@ def test_a_store_that_was_never_finished_is_made_anew(tmp_path: Path) -> None:
         write_numbered(storage, 0)
 
 
-def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:
-    (tmp_path / DATA_NAME).mkdir()
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="space cannot be reserved")
+def test_a_full_disk_is_found_at_open_and_not_by_touching_the_lock_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", full)
+        with pytest.raises(StoreError, match="no space left"):
+            LmdbStorage(tmp_path)
+    with LmdbStorage(tmp_path):
+        status = (tmp_path / "lock.mdb").stat()
+        assert status.st_blocks * 512 >= status.st_size > 0
+
+
+@pytest.mark.parametrize("name", [DATA_NAME, "lock.mdb"])
+def test_a_folder_in_place_of_a_file_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
     with pytest.raises(StoreError, match=str(tmp_path)) as caught:
         LmdbStorage(tmp_path)
     assert caught.value.__cause__ is not None

@@ -25,12 +25,14 @@ Cursor: TypeAlias = Any
 Table: TypeAlias = Any
 
 DATA_NAME: Final = "data.mdb"
+LOCK_NAME: Final = "lock.mdb"
 FORMAT_NAME: Final = "FORMAT"
 """Written once a store has been made: without it a lost data file would look like a new store."""
 
 _FORMAT_KEY = b"covey store"
 _FORMAT = b"1"
 _MAX_SNAPSHOTS = 4096  # each takes 64 bytes of the lock file
+_LOCK_SIZE = 64 * _MAX_SNAPSHOTS + 128
 _SPARE = 8  # read transactions kept for use again: opening one anew looks for a free place
 _LEAST_MAP = 1 << 20
 _HUGE_MAP = 1 << 40 if sys.maxsize > 1 << 32 else 1 << 28
@@ -49,6 +51,7 @@ def open_environment(folder: Path, *, map_size: int | None, sync: bool) -> Envir
     Raises `StoreError` when it is damaged, not LMDB's, or cannot be read and written.
     """
     _check(folder)
+    _reserve(folder)
     size = max(_LEAST_MAP, DEFAULT_MAP if map_size is None else map_size)
     while True:
         try:
@@ -112,6 +115,22 @@ def _check(folder: Path) -> None:
         try:
             check_file(data)
         except OSError as error:
+            raise told(error, folder) from error
+
+
+def _reserve(folder: Path) -> None:
+    """Take the space of LMDB's lock file: its map is written to, and a full disk then kills."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        # Before LMDB opens it: closing it afterwards would let go of LMDB's own lock.
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, _LOCK_SIZE)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
             raise told(error, folder) from error
 
 
