@@ -1087,6 +1087,19 @@ async def test_the_observer_of_a_call_reaches_the_dialler() -> None:
     await play.failing(call)
 
 
+async def test_a_key_that_the_connection_does_not_prove_is_not_told_as_connected() -> None:
+    play = Play()
+    call = await play.start(peer(1))
+    target, future = play.dialler.take()
+    link = ScriptedLink(target)
+    link.remote_key = None
+    future.set_result(link)
+    assert await call is link
+    assert [event.key for event in play.events] == [peer(1).key, None]
+    assert play.hub.entries()[0][1]["key"] is None
+    await play.hub.close()
+
+
 async def test_a_hub_with_its_own_dialler_does_not_listen() -> None:
     async with Hub(dialler=ScriptedDialler()) as hub:
         assert (hub.addresses, hub.public_key) == ((), None)
