@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from covey.feed.intervals import Intervals
 from covey.feed.messages import Range, Sync
 from covey.feed.replication_blocks import BlockPool
 from covey.feed.replication_choices import (
@@ -47,7 +48,7 @@ class Announcer:
         self._peers = peers
         self._pool = pool
         self._state = state
-        self._told = (0, 0)
+        self._told = Intervals()
 
     def greet(self, peer: ReplicationPeer) -> None:
         """The first messages of a channel: our head, then what we hold from the start."""
@@ -67,6 +68,7 @@ class Announcer:
         able = not peer.synced or can_upgrade(
             remote, fork=log.fork, length=log.length, has_node=log.has_node
         )
+        peer.told_able = able
         peer.tell(
             SYNC,
             Sync(
@@ -111,18 +113,28 @@ class Announcer:
 
     def appended(self, start: int, length: int) -> None:
         """The log grew: what of the new part we hold is told before the head."""
-        held = list(self._log.bitfield.ranges(start, length))
-        self._told = (start, length)
-        for low, high in held:
+        # Blocks that came with the head are told once more, by `stored`, right after this.
+        self._told = Intervals(self._log.bitfield.ranges(start, length))
+        for low, high in self._told:
             self._announce(low, high)
+
+    def proves_more(self) -> None:
+        """Nodes came: perhaps we can prove our head to peers to whom we could not."""
+        log = self._log
+        for peer in list(self._peers):
+            remote = peer.remote
+            if peer.told_able or remote.fork != log.fork or remote.length >= log.length:
+                continue
+            if can_upgrade(remote, fork=log.fork, length=log.length, has_node=log.has_node):
+                self.reconsider(peer)
+                self.sync(peer)
 
     def stored(self, blocks: list[int]) -> None:
         """These blocks are held now."""
-        start, end = self._told
-        self._told = (0, 0)
-        if start < end and blocks[0] >= start and blocks[-1] < end:
+        told, self._told = self._told, Intervals()
+        if told.covers(blocks[0], blocks[-1] + 1):
             return
-        for low, high in runs(blocks):
+        for low, high in runs(block for block in blocks if block not in told):
             self._announce(low, high)
 
     def dropped(self, start: int, end: int) -> None:

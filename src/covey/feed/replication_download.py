@@ -98,7 +98,7 @@ class Downloads:
         work = outstanding.work
         if work is not None:
             if isinstance(work, ForkSearch):
-                self._on_fork_data(peer, work, data, now)
+                self._on_fork_data(peer, work, data)
                 return
             self._work_returned(outstanding)
         if self.upgrading is outstanding:
@@ -313,9 +313,7 @@ class Downloads:
         peer.tell(REQUEST, request)
         return outstanding
 
-    def _on_fork_data(
-        self, peer: ReplicationPeer, search: ForkSearch, data: Data, now: float
-    ) -> None:
+    def _on_fork_data(self, peer: ReplicationPeer, search: ForkSearch, data: Data) -> None:
         try:
             finished = self.forks.receive(search, data)
         except VerifyError as error:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from covey.errors import ProtocolError
+from covey.errors import ProtocolError, StoreError
 from covey.feed.availability import Availability
 from covey.feed.messages import Cancel, ExtensionMessage
 from covey.feed.replication_choices import IN_FLIGHT, RemoteHead
@@ -39,6 +39,10 @@ class PeerOwner(Protocol):
 
     def peer_failed(self, peer: ReplicationPeer, error: ProtocolError, now: float) -> None:
         """A handler raised: the peer is over."""
+        ...
+
+    def store_failed(self, error: StoreError) -> None:
+        """A record could not be read or written."""
         ...
 
     def peer_drained(self, peer: ReplicationPeer, now: float) -> None:
@@ -93,6 +97,8 @@ class ReplicationPeer:
         self.askable_end = 0
         self.agreed = 0
         self.offers_upgrade = False
+        self.told_able = True
+        """It was told that we can prove our head to it."""
         self.complete_told = 0
         """So many blocks were announced as all there are."""
         self.pushed_length = 0
@@ -152,6 +158,8 @@ class ReplicationPeer:
             except ProtocolError as error:
                 self._owner.peer_failed(self, error, now)
                 raise
+            except StoreError as error:
+                self._owner.store_failed(error)
 
     def drained(self, now: float) -> None:
         """The channel, that was full, is empty again."""

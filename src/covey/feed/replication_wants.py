@@ -27,7 +27,7 @@ class OwnWants:
     def __init__(self) -> None:
         self.batches: dict[int, None] = {}
 
-    def __contains__(self, batch: int) -> bool:
+    def __contains__(self, batch: object) -> bool:
         return batch in self.batches
 
     @property

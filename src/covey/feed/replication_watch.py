@@ -69,6 +69,7 @@ class LogWatch:
         """Blocks are held: tell the peers, and who waits for them."""
         pool = self._downloads.pool
         self._announcer.stored(blocks)
+        self._announcer.proves_more()
         listened = bool(self._replicator.on_event)
         for index in blocks:
             arrived = pool.arrived.pop(index, None)
@@ -83,8 +84,8 @@ class LogWatch:
                     value = self._log.block(index) if arrived is None else arrived[1]
                     for ticket in work.tickets:
                         ticket.finish(value)
-        for ticket in list(pool.ranges):
-            self._replicator.settle_range(ticket)
+        for wanted in list(pool.ranges):
+            self._replicator.settle_range(wanted)
         if len(self._downloads.seeks):
             self._downloads.seeks.look_again()
         if not self._replicator.active:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from covey.errors import ClosedError, CoveyError, ProtocolError
+from covey.errors import ClosedError, CoveyError, ProtocolError, StoreError
 from covey.feed.replication_announce import Announcer
 from covey.feed.replication_choices import REQUEST_TIMEOUT, SWAP_AFTER, in_flight_limit
 from covey.feed.replication_download import Downloads
@@ -275,6 +275,8 @@ class Replicator(Orders):
                 self.downloads.fill(peer, now)
             self.updates.check()
             self._tell_downloading()
+        except StoreError as error:
+            self.store_failed(error)
         finally:
             self._inside = False
 
@@ -307,6 +309,10 @@ class Replicator(Orders):
             self._shunned[key] = now + SHUN_TIME
         self._remove(peer, error)
         self.settle(now)
+
+    def store_failed(self, error: StoreError) -> None:
+        """A record could not be read or written: nothing is asked for until `resume`."""
+        self.downloads.store_failed(error)
 
     def peer_drained(self, peer: ReplicationPeer, now: float) -> None:
         """Answer what the peer asked meanwhile."""

@@ -1,0 +1,149 @@
+"""Whatever happens to several peers of one log, in the end they are equal."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from covey.errors import CoveyError
+from tests.feed.replication_links import Link, Side, pass_time, run
+
+
+class Scene:
+    """A writer, some readers, links that come and go, and random things that happen."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.writer = Side(writer=True, seed=seed)
+        readers = self.random.randint(1, 3)
+        self.readers = [Side(seed=seed * 10 + number) for number in range(readers)]
+        self.links: list[Link] = []
+        self.count = 0
+        self.answers: list[Any] = []
+        if self.random.random() < 0.7:
+            self.append()
+        for reader in self.readers:
+            if self.random.random() < 0.5:
+                reader.replicator.want_range(0, None, linear=self.random.random() < 0.3)
+
+    @property
+    def sides(self) -> list[Side]:
+        """All of them."""
+        return [self.writer, *self.readers]
+
+    def append(self) -> None:
+        """New blocks, some empty."""
+        count = self.random.choice((1, 1, 2, 3, 9, 40))
+        blocks = []
+        for _ in range(count):
+            self.count += 1
+            blocks.append(b"%d" % self.count * self.random.randint(0, 4))
+        self.writer.log.append(blocks)
+
+    def truncate(self) -> None:
+        """A new fork."""
+        self.writer.log.truncate(self.random.randint(0, self.writer.log.length))
+
+    def clear(self) -> None:
+        """A reader lets go of some blocks."""
+        log = self.random.choice(self.readers).log
+        if log.length:
+            start = self.random.randrange(log.length)
+            log.clear(start, self.random.randint(start, log.length))
+
+    def get(self) -> None:
+        """A reader waits for a block, perhaps one that does not exist yet."""
+        reader = self.random.choice(self.readers)
+        index = self.random.randrange(max(self.writer.log.length, 1) + 2)
+        ticket = reader.replicator.want_block(
+            index, priority=self.random.randrange(3), done=self.answers.append
+        )
+        if self.random.random() < 0.2:
+            ticket.cancel()
+
+    def seek(self) -> None:
+        """A reader looks for an offset."""
+        reader = self.random.choice(self.readers)
+        offset = self.random.randrange(self.writer.log.byte_length + 3)
+        reader.replicator.want_seek(offset, done=self.answers.append)
+
+    def update(self) -> None:
+        """A reader asks for news."""
+        self.random.choice(self.readers).replicator.want_update(done=self.answers.append)
+
+    def connect(self) -> None:
+        """Any two of them."""
+        first, second = self.random.sample(self.sides, 2)
+        self.links = [link for link in self.links if link.open]
+        if any({end.side for end in link.ends} == {first, second} for link in self.links):
+            return
+        self.links.append(Link(first, second, seeks=self.random.random() < 0.7))
+
+    def disconnect(self) -> None:
+        """A connection breaks."""
+        if self.links:
+            self.links.pop(self.random.randrange(len(self.links))).cut()
+
+    def deliver(self) -> None:
+        """Some messages arrive, some blocks are stored."""
+        for _ in range(self.random.choice((1, 5, 30))):
+            for link in self.links:
+                if self.random.random() < 0.7:
+                    link.step()
+            for side in self.sides:
+                if self.random.random() < 0.3:
+                    side.work()
+
+    def step(self) -> None:
+        """Something."""
+        doings = [self.append, self.get, self.connect, self.seek, self.update]
+        doings += [self.deliver] * 6 + [self.connect]
+        if self.random.random() < 0.5:
+            doings += [self.truncate, self.clear, self.disconnect]
+        self.random.choice(doings)()
+
+    def finish(self) -> None:
+        """Everybody follows everything, over links to the writer or along a chain."""
+        for reader in self.readers:
+            reader.replicator.want_range(0, None)
+        for link in self.links:
+            link.cut()
+        # An empty log has nothing that could be proven: readers keep what they have of it.
+        self.append()
+        chain = self.random.random() < 0.5
+        before = self.writer
+        self.links = []
+        for reader in self.readers:
+            self.links.append(Link(before, reader))
+            before = reader if chain else self.writer
+        run(*self.links)
+
+    def check(self) -> None:
+        """Same head, same blocks, and nobody is blamed."""
+        for reader in self.readers:
+            assert reader.log.fork == self.writer.log.fork
+            assert reader.log.length == self.writer.log.length
+            assert reader.log.tree_hash == self.writer.log.tree_hash
+            assert reader.blocks == self.writer.blocks
+            for peer in reader.replicator.peers:
+                assert (peer.failures, peer.paused, peer.unasked) == (0, None, 0)
+            assert not any(isinstance(event, CoveyError) for event in self.answers)
+        for link in self.links:
+            assert link.errors == []
+            for end in link.ends:
+                assert end.peer is not None
+                assert end.peer.invalid_requests == 0
+                assert end.peer.in_flight == 0
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_peers_of_one_log_end_equal(seed: int) -> None:
+    scene = Scene(seed)
+    for _ in range(scene.random.choice((5, 20, 60))):
+        scene.step()
+    scene.finish()
+    scene.check()
+    pass_time(100.0, *scene.links)
+    scene.check()
