@@ -77,9 +77,15 @@ class StoredRecords:
         return self._storage.get(user_data_key(self._core, name))
 
     def head(self) -> LogHead | None:
-        """The stored head; None for a log that has none yet."""
+        """The stored head; None for a log that has none yet.
+
+        Raises `StoreError` when it is damaged or lost: a writer that took such a log for an empty
+        one would sign its first blocks in a second way.
+        """
         value = self._storage.get(head_key(self._core))
         if value is None:
+            for _ in self._storage.range(*node_range(self._core), limit=1):
+                raise StoreError(f"the log {self.auth.key.hex()} is damaged: its head is missing")
             return None
         head = Head.decode(value)
         return LogHead(
