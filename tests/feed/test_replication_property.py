@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from random import Random
 from typing import Any
 
 import pytest
 
-from covey.errors import CoveyError
+from covey.errors import CoveyError, StoreError
 from tests.feed.replication_links import Link, Side, pass_time, run
 
 
@@ -21,6 +22,7 @@ class Scene:
         self.readers = [Side(seed=seed * 10 + number) for number in range(readers)]
         self.links: list[Link] = []
         self.count = 0
+        self.wildness = self.random.choice((0.0, 0.3, 1.0))
         self.answers: list[Any] = []
         if self.random.random() < 0.7:
             self.append()
@@ -94,14 +96,34 @@ class Scene:
                     link.step()
             for side in self.sides:
                 if self.random.random() < 0.3:
-                    side.work()
+                    with contextlib.suppress(StoreError):
+                        side.work()
+
+    def clog(self) -> None:
+        """A channel is full, or takes messages again."""
+        if self.links:
+            link = self.random.choice(self.links)
+            end = self.random.choice(link.ends)
+            other = link.ends[0] if end is link.ends[1] else link.ends[1]
+            if end.full:
+                link.drain(other.side)
+            else:
+                end.full = True
+
+    def break_disk(self) -> None:
+        """The disk of a reader is full for a while."""
+        reader = self.random.choice(self.readers)
+        reader.records.failing = True
+        self.deliver()
+        reader.records.failing = False
+        reader.replicator.resume(reader.now)
 
     def step(self) -> None:
         """Something."""
-        doings = [self.append, self.get, self.connect, self.seek, self.update]
+        doings = [self.append, self.get, self.connect, self.seek, self.update, self.clog]
         doings += [self.deliver] * 6 + [self.connect]
-        if self.random.random() < 0.5:
-            doings += [self.truncate, self.clear, self.disconnect]
+        if self.random.random() < self.wildness:
+            doings += [self.truncate, self.clear, self.disconnect, self.break_disk]
         self.random.choice(doings)()
 
     def finish(self) -> None:
@@ -141,7 +163,7 @@ class Scene:
 @pytest.mark.parametrize("seed", range(150))
 def test_peers_of_one_log_end_equal(seed: int) -> None:
     scene = Scene(seed)
-    for _ in range(scene.random.choice((5, 20, 60))):
+    for _ in range(scene.random.choice((5, 20, 60, 200))):
         scene.step()
     scene.finish()
     scene.check()

@@ -27,6 +27,8 @@ RANGES_PER_TURN = 64
 """Ranges looked through for one peer before others have their turn (section 14)."""
 WANTS_PER_TURN = 3
 """Batches that one look through a range asks about; more when their answers are used up."""
+SPARE_CANDIDATES = 64
+"""Entries in the lists of a peer above twice the blocks wanted: then stale ones are thrown out."""
 SWAPS_LOOKED_AT = 64
 """Blocks under way that one idle peer is compared with at a time."""
 
@@ -115,14 +117,11 @@ class BlockPool:
                 continue
             if index >= self._log.length:
                 self._put_off(work)
-            elif index >= peer.askable_end:
-                peer.unseen.add(index)
-            elif index not in peer.claims:
-                peer.unseen.add(index)
-                self._want(peer, index // WANT_BATCH)
-            else:
+            elif index < peer.askable_end and index in peer.claims:
                 work.queued = False
                 return work
+            else:
+                self._set_aside(index, peer)
         return None
 
     def next_in_ranges(self, peer: ReplicationPeer) -> int | None:
@@ -242,7 +241,10 @@ class BlockPool:
         peer.candidates.extend(sorted(seen))
 
     def welcome(self, peer: ReplicationPeer) -> None:
-        """A new peer looks at everything that nobody is asked for."""
+        """A peer looks at everything that nobody is asked for: it is new, or was paused."""
+        peer.ranges = None
+        peer.unseen.clear()
+        peer.candidates.clear()
         peer.candidates.extend(
             sorted(
                 (index for index, work in self.works.items() if work.queued),
@@ -346,6 +348,15 @@ class BlockPool:
             for ticket in islice(self.ranges, RANGES_PER_TURN)
         ) and self._log.bitfield.first_unset(start) < min(end, self._log.length)
 
+    def _set_aside(self, index: int, peer: ReplicationPeer) -> None:
+        """This peer cannot be asked for a block now; `see_again` has it looked at again."""
+        unseen = peer.unseen
+        if len(unseen) > 2 * len(self.works) + SPARE_CANDIDATES:
+            unseen.intersection_update(self.works)
+        unseen.add(index)
+        if index < peer.askable_end:
+            self._want(peer, index // WANT_BATCH)
+
     def _put_off(self, work: BlockWork) -> None:
         if not work.upcoming:
             work.upcoming = True
@@ -357,7 +368,11 @@ class BlockPool:
             self._put_off(self.works[index])
             return
         for peer in self._peers:
-            if priority > 1:
+            if not peer.synced or peer.paused is not None:
+                continue
+            if len(peer.candidates) > 2 * len(self.works) + SPARE_CANDIDATES:
+                self.welcome(peer)
+            elif priority > 1:
                 peer.candidates.appendleft(index)
             else:
                 peer.candidates.append(index)

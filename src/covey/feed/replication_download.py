@@ -17,6 +17,7 @@ from covey.feed.messages import (
     Request,
     UpgradeRequest,
 )
+from covey.feed.reorg import Reorg
 from covey.feed.replication_blocks import BlockPool
 from covey.feed.replication_choices import MAX_BACKOFFS, REQUEST_TIMEOUT, swap_limit
 from covey.feed.replication_events import Event, InvalidData, ReplicationError, StoreFailed
@@ -53,7 +54,7 @@ class Downloads:
         self._stir = stir
         self.pool = BlockPool(log, peers, below)
         self.seeks = Seeks(log, self.pool, below)
-        self.forks = Forks(log, self.pool)
+        self.forks = Forks(log)
         self.upgrading: Outstanding | None = None
         """The one request for a longer head that is under way."""
         self.eager = False
@@ -132,6 +133,10 @@ class Downloads:
             return
         self._back_off(peer, outstanding.request, invalid=message.reason == INVALID_REQUEST)
         self._release((outstanding,))
+        work = outstanding.work
+        if isinstance(work, ForkSearch) and self.forks.settled_for(work) and work.reorg:
+            wanted = work.reorg.wanted
+            self._go_over(work.reorg, 0 if wanted is None else wanted.start)
         self.fill(peer, now)
 
     def accept(self, peer: ReplicationPeer, verified: Verified) -> None:
@@ -319,6 +324,7 @@ class Downloads:
         except VerifyError as error:
             if search.reorg is None:
                 self.forks.searches.pop(search.fork, None)
+            self._stir()
             self.fail(peer, error)
             return
         if finished is None:
@@ -326,11 +332,13 @@ class Downloads:
                 self._back_off(peer, None)
             self._stir()
             return
+        self._go_over(finished, finished.shared or 0)
+
+    def _go_over(self, reorg: Reorg, shared: int) -> None:
+        """To the other fork."""
         self.forks.restart()
         try:
-            self._log.reorg(
-                finished.head, finished.nodes, finished.shared or 0, manifest=finished.manifest
-            )
+            self._log.reorg(reorg.head, reorg.nodes, shared, manifest=reorg.manifest)
         except StoreError as error:
             self.store_failed(error)
 

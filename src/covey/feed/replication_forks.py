@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from covey.errors import VerifyError
 from covey.feed.messages import Data, Request, UpgradeRequest
 from covey.feed.reorg import Reorg
-from covey.feed.replication_blocks import BlockPool
 from covey.feed.replication_peer import ReplicationPeer
 from covey.feed.replication_requests import Outstanding
 
@@ -33,9 +32,8 @@ class ForkSearch:
 class Forks:
     """The forks that are looked into. A signed one with a higher number always wins."""
 
-    def __init__(self, log: Log, pool: BlockPool) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
-        self._pool = pool
         self.searches: dict[int, ForkSearch] = {}
 
     def consider(self, peer: ReplicationPeer) -> bool:
@@ -77,8 +75,8 @@ class Forks:
             return None
         block = peer.claims.first_in(wanted.start, min(wanted.end, peer.remote.length))
         if block is None:
-            self._pool.want_near(peer, wanted.start)
-            return None
+            # Nodes may be there without the block; a refusal ends the search where it is.
+            block = wanted.start
         return Request(number, search.fork, hash=wanted.request(block)), search
 
     def receive(self, search: ForkSearch, data: Data) -> Reorg | None:
@@ -103,6 +101,14 @@ class Forks:
     def returned(self, search: ForkSearch) -> None:
         """The request for a search is over without an answer."""
         search.asked = None
+
+    def settled_for(self, search: ForkSearch) -> bool:
+        """The nodes that would take a search on are not to be had; whether it can do without.
+
+        What is proven to be shared so far is kept then, and the rest fetched again.
+        """
+        current = self.searches.get(search.fork) is search
+        return current and search.reorg is not None and search.reorg.wanted is not None
 
     def _drop_below(self, fork: int) -> None:
         for lower in [other for other in self.searches if other < fork]:

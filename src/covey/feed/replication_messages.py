@@ -63,8 +63,10 @@ class Conversation:
         peer.remote_downloading = downloading
         peer.remote_has_manifest = has_manifest
         peer.remote_allow_push = allow_push
-        peer.synced = True
         peer.stalled = False
+        if not peer.synced:
+            peer.synced = True
+            self._downloads.pool.welcome(peer)
         if not downloading and not self._replicator.is_downloading:
             self._replicator.close_channel(peer, None)
             return
@@ -114,6 +116,7 @@ class Conversation:
     def on_unwant(self, peer: ReplicationPeer, message: Unwant, _now: float) -> None:
         """The peer does not want to know any more."""
         peer.remote_wants.remove(message)
+        peer.requests.unwant(message)
 
     def on_bitfield(self, peer: ReplicationPeer, message: BitfieldWords, now: float) -> None:
         """Which blocks the peer holds, of a part of the log."""
@@ -141,8 +144,15 @@ class Conversation:
 
     def consider_fork(self, peer: ReplicationPeer) -> None:
         """Look into a higher fork of the peer."""
-        if self._allow_fork and peer.synced and self._downloads.forks.consider(peer):
+        if not self._allow_fork or not peer.synced or peer.paused is not None:
+            return
+        if self._downloads.forks.consider(peer):
             self._replicator.stir()
+
+    def consider_forks(self) -> None:
+        """Look into the higher forks of all peers."""
+        for peer in self._replicator.peers:
+            self.consider_fork(peer)
 
     def push(self, index: int) -> None:
         """Send a block unasked to all who allow it and lack it."""
@@ -211,6 +221,8 @@ class Conversation:
             return True
         if asked:
             peer.paused = None
+            self._downloads.pool.welcome(peer)
+            self.consider_fork(peer)
             self._replicator.stir()
         return asked
 

@@ -125,10 +125,7 @@ class ReplicationPeer:
         self.paused: str | None = None
         self.probing = False
         """It was asked for a head to compare, after an answer that did not verify."""
-        self.failures = 0
-        self.backoffs = 0
-        self.unasked = 0
-        self.invalid_requests = 0
+        self.failures = self.backoffs = self.unasked = self.invalid_requests = 0
         self.blocks_down = self.bytes_down = self.blocks_up = self.bytes_up = 0
 
     @property

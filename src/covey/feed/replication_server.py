@@ -18,6 +18,7 @@ from covey.feed.messages import (
     NoData,
     Range,
     Request,
+    Unwant,
     Want,
 )
 from covey.feed.proof import InvalidRequest as SenselessRequest
@@ -30,7 +31,7 @@ from covey.feed.replication_events import (
     Uploaded,
 )
 from covey.feed.replication_peer import BITFIELD, DATA, NO_DATA, RANGE, ReplicationPeer
-from covey.feed.replication_wants import MAX_WANTS
+from covey.feed.replication_wants import MAX_ANY_WANTS, MAX_WANTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 MAX_QUEUED = 1024
 """Requests of one peer that wait for its channel: twice what the reference ever has under way."""
+MAX_QUEUED_WANTS = MAX_WANTS + MAX_ANY_WANTS
+"""Wants of one peer that wait for its channel: all that it may have at once."""
 BITFIELD_BLOCKS = 1 << 21
 """Blocks of one bitfield message at most."""
 
@@ -92,11 +95,15 @@ class RequestQueue:
 
     def want(self, want: Want, now: float) -> None:
         """Tell which of the wanted blocks are here, now or when the channel is drained."""
-        if len(self._wants) >= MAX_WANTS:
-            raise ReplicationError(f"more than {MAX_WANTS} wants wait for their answers")
+        if len(self._wants) >= MAX_QUEUED_WANTS:
+            raise ReplicationError(f"{MAX_QUEUED_WANTS} wants wait for their answers")
         self._wants[want] = None
         if self._peer.writable and len(self._wants) == 1:
             self.serve(now)
+
+    def unwant(self, unwant: Unwant) -> None:
+        """Forget a want that waits."""
+        self._wants.pop(Want(*unwant), None)
 
     def serve(self, now: float) -> None:
         """Answer what waits while the channel is drained."""

@@ -56,7 +56,11 @@ class Updates:
         if not peer.synced:
             return True
         remote, log = peer.remote, self._log
-        if peer.paused is not None or remote.fork != log.fork or remote.length <= log.length:
+        if peer.paused is not None:
+            return False
+        if remote.fork in self._downloads.forks.searches:
+            return True
+        if remote.fork != log.fork or remote.length <= log.length:
             return False
         return remote.acked != log.length or peer.offers_upgrade
 

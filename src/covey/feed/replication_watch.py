@@ -60,8 +60,6 @@ class LogWatch:
         self._downloads.forks.restart()
         self._announcer.head_changed()
         self._downloads.seeks.look_again()
-        for peer in self._replicator.peers:
-            self._replicator.conversation.consider_fork(peer)
         self._replicator.updates.head_changed()
         self._replicator.stir()
 

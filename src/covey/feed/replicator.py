@@ -131,7 +131,6 @@ class Replicator(Orders):
         for other in self.peers:
             other.most_in_flight = in_flight_limit(other.round_trip, len(self.peers))
         self.announcer.greet(peer)
-        self.downloads.pool.welcome(peer)
         if len(self.peers) == 1:
             self._told_downloading = self.is_downloading
         self.publish(PeerAdded(peer))
@@ -270,6 +269,7 @@ class Replicator(Orders):
             return
         self._inside = True
         try:
+            self.conversation.consider_forks()
             self._stirred = False
             for peer in list(self.peers):
                 self.downloads.fill(peer, now)
