@@ -189,23 +189,38 @@ class Feed(FeedSession):
         self._check_open()
         return read_live(self, start)
 
-    async def update(self, *, wait: bool = True, timeout: float | None = _UNSET) -> bool:
-        """Ask the peers for a longer log; whether there is one. False when nobody is connected.
+    async def update(self, *, wait: bool | None = None, timeout: float | None = _UNSET) -> bool:
+        """Ask the peers for a longer log; whether there is one.
 
-        `wait`: also for peers that have not said anything yet. Raises `FeedTimeout`.
+        False when nobody is connected; but with `wait` the first peer is waited for, and without
+        a word so while `finding_peers` lasts. Raises `FeedTimeout`.
         """
         self._check_open()
         if self._fixed is not None or self._log.frozen:
             return False
         limit = self._options.timeout if timeout is _UNSET else timeout
-        newer: bool = await self._ask(
-            lambda done: self._opened.ask(
-                lambda replicator: replicator.want_update(wait=wait, done=done)
-            ),
-            "news of the log",
-            limit,
-        )
+        opened = self._opened
+        searching = wait is None and opened.searches > 0
+        waiting: list[Callable[[Any], None]] = []
+
+        def ask(done: Callable[[Any], None]) -> Ticket:
+            if searching:
+                waiting.append(done)
+                opened.waiting_updates.add(done)
+            return opened.ask(
+                lambda replicator: replicator.want_update(wait=searching or bool(wait), done=done)
+            )
+
+        try:
+            newer: bool = await self._ask(ask, "news of the log", limit)
+        finally:
+            opened.waiting_updates.difference_update(waiting)
         return newer
+
+    def finding_peers(self) -> Callable[[], None]:
+        """Peers are being looked for: until the returned function is called, `update` waits."""
+        self._check_open()
+        return self._opened.begin_search()
 
     async def tree_hash(self, length: int | None = None) -> bytes:
         """The 32-byte hash of the first `length` blocks, all without it: equal for equal logs.

@@ -95,6 +95,10 @@ class OpenLog:
         self.extensions: dict[str, Extension] = {}
         self.wanted = False
         """Whether its blocks are wanted here: a session is active, or was until lately."""
+        self.searches = 0
+        """How many look for peers of it now."""
+        self.waiting_updates: set[Callable[[Any], None]] = set()
+        """Questions for news that wait for a first peer while somebody looks."""
         self._replicator: Replicator | None = None
         self._timer: Timer | None = None
         self._timer_at = 0.0
@@ -198,6 +202,29 @@ class OpenLog:
         ticket = make(self.replicator)
         self.touch()
         return ticket
+
+    def begin_search(self) -> Callable[[], None]:
+        """Somebody looks for peers, until the returned function is called (more than once: once).
+
+        When nobody looks any more, and there is no peer, there is no news either.
+        """
+        self.searches += 1
+        over = False
+
+        def end() -> None:
+            nonlocal over
+            if over:
+                return
+            over = True
+            self.searches -= 1
+            if self.searches:
+                return
+            waiting, self.waiting_updates = self.waiting_updates, set()
+            if not self.peers:
+                for done in waiting:
+                    done(False)
+
+        return end
 
     def send_extension(self, name: str, payload: bytes, peers: Iterable[FeedPeer]) -> None:
         """Send an extension's message to these peers."""
