@@ -172,3 +172,24 @@ def test_a_plain_session_is_a_session() -> None:
     session: Session = make_session()
     assert not session.opened
     assert session.take_events() == []
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_buffer_may_be_filled_anew_once_it_was_queued(opened: bool) -> None:
+    session = make_session()
+    if opened:
+        session.receive_data(encode_identity(THEIRS), 0)
+    take(session)
+    buffer = bytearray(b"one")
+    session.send_messages([buffer, memoryview(buffer)[1:]])
+    buffer[:] = b"two"
+    if not opened:
+        session.receive_data(encode_identity(THEIRS), 0)
+    assert take(session) == b"onene"
+
+
+def test_a_number_is_no_chunk_of_so_many_zeros() -> None:
+    session = make_session()
+    session.receive_data(encode_identity(THEIRS), 0)
+    with pytest.raises(TypeError):
+        session.send_messages([5])  # type: ignore[list-item]

@@ -29,3 +29,11 @@ def test_bytes_leave_as_they_are_and_once() -> None:
     session.send_messages([b"a", b"b"])
     assert session.data_to_send() == [b"a", b"b"]
     assert session.data_to_send() == []
+
+
+def test_a_buffer_may_be_filled_anew_once_it_was_queued() -> None:
+    session = RawSession(now=0.0)
+    buffer = bytearray(b"one")
+    session.send_messages([buffer, memoryview(buffer)[1:]])
+    buffer[:] = b"two"
+    assert session.data_to_send() == [b"one", b"ne"]

@@ -155,8 +155,10 @@ class PlainSession:
         Raises `LimitError` when more than `Limits.max_queued` bytes wait for the remote's id.
         """
         del now
-        chunks = [chunk for chunk in messages if len(chunk)]
-        size = sum(memoryview(chunk).nbytes for chunk in chunks)
+        # copied: they may wait in the transport while the caller fills a bytearray anew
+        chunks = [chunk if type(chunk) is bytes else bytes(memoryview(chunk)) for chunk in messages]
+        chunks = [chunk for chunk in chunks if chunk]
+        size = sum(map(len, chunks))
         if self.remote_id is not None:
             self._out += chunks
         elif self._queued + size > self._limits.max_queued:
@@ -167,7 +169,7 @@ class PlainSession:
             )
         else:
             self._queued += size
-            self._queue += [bytes(chunk) for chunk in chunks]
+            self._queue += chunks
         self.bytes_written += size
         self.messages_written += len(chunks)
 

@@ -33,7 +33,10 @@ class RawSession:
 
     def send_messages(self, messages: list[Buffer]) -> None:
         """Queue bytes as they are."""
-        self._out += messages
+        # copied: they may wait in the transport while the caller fills a bytearray anew
+        self._out += [
+            chunk if type(chunk) is bytes else bytes(memoryview(chunk)) for chunk in messages
+        ]
 
     def data_to_send(self) -> list[Buffer]:
         """Take what is queued."""
