@@ -292,6 +292,52 @@ async def test_closing_ends_a_dial_that_is_still_connecting(
                 await dial
 
 
+async def test_closing_in_the_moment_in_which_a_dial_runs_out_of_time_raises_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ending, go_on = asyncio.Event(), asyncio.Event()
+
+    async def sock_connect(*_: object) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            ending.set()
+            await go_on.wait()
+            raise
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", sock_connect)
+    with nothing_left():
+        async with dialling() as dialler:
+            dial = asyncio.create_task(dialler.dial(Address.net(HOST, 9), timeout=0.01))
+            await ending.wait()
+            close = asyncio.create_task(dialler.close())
+            await turns(3)
+            go_on.set()
+            await close
+            with pytest.raises(ConnectionAborted):
+                await dial
+
+
+async def test_a_dial_may_be_called_off_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = asyncio.Event()
+
+    async def sock_connect(*_: object) -> None:
+        waiting.set()
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", sock_connect)
+    with nothing_left():
+        async with dialling() as dialler:
+            dial = asyncio.create_task(dialler.dial(Address.net(HOST, 9)))
+            await waiting.wait()
+            (pending,) = dialler._dials
+            for text in ("first", "second", "third"):
+                pending.abort(ConnectionAborted(text))
+                await asyncio.sleep(0)
+            with pytest.raises(ConnectionAborted, match="first"):
+                await dial
+
+
 async def test_connections_outlive_an_endpoint_that_does_not_own_them() -> None:
     accepted: asyncio.Queue[Connection] = asyncio.Queue()
     accepting = Endpoint(on_connection=accepted.put_nowait, owns_connections=False)

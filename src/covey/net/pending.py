@@ -175,8 +175,8 @@ class Pending:
             self._aborted = error
         if self._shell is not None and self._connection is None:
             self._shell.abort(error)
-        elif self._deadline is not None:
-            self._deadline.reschedule(0.0)
+        elif self._deadline is not None and not self._deadline.expired():
+            self._deadline.reschedule(0.0)  # refused by one that ends the dial at this moment
 
     # What the shell calls
 
