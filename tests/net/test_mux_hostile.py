@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from covey.errors import LimitError, ProtocolError
+from covey.errors import ClosedError, LimitError, ProtocolError
 from covey.limits import Limits
 from covey.net import mux_intake
 from covey.net.mux import Channel, Muxer
@@ -270,6 +271,132 @@ async def test_handlers_of_closed_channels_that_keep_too_much_end_the_stream() -
     async with asyncio.timeout(10):
         await mux.wait_closed()
     assert mux.backlog.bytes == 0
+
+
+class Looks:
+    """Counts how often a property of any channel is asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        self.count = 0
+        for name in names:
+            monkeypatch.setattr(Channel, name, property(self._counting(getattr(Channel, name))))
+
+    def _counting(self, original: Any) -> Callable[[Channel], Any]:
+        def look(channel: Channel) -> Any:
+            self.count += 1
+            return original.fget(channel)
+
+        return look
+
+
+async def test_channels_that_keep_too_much_are_not_all_looked_at_for_each_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mux, pipe = recorded(Limits(mux_backlog=1_600_000, close_timeout=0.01))
+    mux.pair("foo", lambda name: create(mux, id=name, messages=[(raw, wait)]).open())
+    forever = asyncio.Event()
+
+    async def wait(_: bytes) -> None:
+        await forever.wait()
+
+    for number in range(1, 101):
+        pipe.receive(b"\0\1" + bytes([number]) + b"\3foo\1" + bytes([number]))
+    await settle()
+    channels = list(mux)
+    looks = Looks(monkeypatch, "kept")
+    for _ in range(30):
+        for number in range(1, 101):
+            pipe.receive(bytes([number]) + b"\0" + bytes(1000))
+    closed = sum(channel.closed for channel in channels)
+    assert 10 < closed < 90
+    assert 0 < looks.count < 1_500
+    assert mux.backlog.bytes <= 1_600_000
+    pipe.close(ProtocolError("enough"))
+    await mux.wait_closed()
+
+
+async def test_channels_are_not_looked_at_again_while_one_pauses_the_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mux, pipe = recorded(Limits(mux_backlog=20_000, read_backlog=1 << 20))
+    gate = asyncio.Event()
+    big = create(mux, messages=[(raw, lambda _: gate.wait())], backpressure=True)
+    big.open()
+    pipe.receive(FOO)
+    looks = Looks(monkeypatch, "kept")
+    pipe.receive(*[b"\1\0" + bytes(1000)] * 100)
+    assert mux.backlog.bytes > 20_000
+    assert looks.count == 1
+    gate.set()
+    await settle(200)
+    assert mux.backlog.bytes == 0
+    gate.clear()  # it goes on afterwards, and is looked at again
+    pipe.receive(*[b"\1\0" + bytes(1000)] * 100)
+    assert looks.count == 2
+    gate.set()
+    await settle(200)
+
+
+async def test_closed_channels_whose_handlers_run_are_not_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mux, pipe = recorded(Limits(mux_backlog=400_000, close_timeout=0.05))
+    mux.pair("foo", lambda _: create(mux, messages=[(raw, stuck)]).open())
+
+    async def stuck(_: bytes) -> None:
+        await asyncio.Event().wait()
+
+    for _ in range(100):
+        pipe.receive(FOO)
+        await settle(3)
+        pipe.receive(b"\1\0x", b"\0\3\1")
+    assert len(mux._channels) == 100
+    pipe.receive(FOO)
+    await settle(3)
+    looks = Looks(monkeypatch, "kept", "closed")
+    pipe.receive(*[b"\1\0" + bytes(10_000)] * 40)
+    assert 0 < looks.count < 20
+    assert pipe.error is None
+    await mux.wait_closed()
+
+
+class Counted(dict[Any, Any]):
+    """Counts the entries that are gone through."""
+
+    count = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for key in super().__iter__():
+            self.count += 1
+            yield key
+
+    def items(self) -> Any:
+        return [(key, self[key]) for key in self]
+
+    def values(self) -> Any:
+        return [self[key] for key in self]
+
+
+@pytest.mark.parametrize("how", ["cut", "closes"])
+async def test_the_senders_of_other_channels_are_not_looked_at_when_one_closes(how: str) -> None:
+    mux, pipe = recorded()
+    pipe.full = True
+    mux.pair("foo", lambda name: create(mux, id=name).open())
+    for number in range(1, 101):
+        pipe.receive(b"\0\1" + bytes([number]) + b"\3foo\1" + bytes([number]))
+    await settle()
+    senders = [asyncio.create_task(channel.drain()) for channel in mux for _ in range(2)]
+    await settle()
+    mux._writers = counted = Counted(mux._writers)
+    if how == "cut":
+        pipe.close(ProtocolError("cut"))
+    else:
+        pipe.receive(*[b"\0\3" + bytes([number]) for number in range(1, 101)])
+    ends = await asyncio.gather(*senders, return_exceptions=True)
+    assert len(ends) == 200
+    assert all(isinstance(end, ClosedError) for end in ends)
+    assert counted.count == 0
+    assert not mux._writers
 
 
 async def test_a_peer_makes_us_warn_once(caplog: pytest.LogCaptureFixture) -> None:

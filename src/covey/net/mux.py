@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, assert_never
 
 from covey.errors import ClosedError, CoveyError, ProtocolError
@@ -63,8 +64,7 @@ class Muxer(MuxerHandlers):
     __slots__ = (
         "__weakref__", "_auto_batch", "_ended", "_flush_handle",
         "_handling", "_hold", "_in_batch", "_intake", "_on_warning",
-        "_pairing", "_paused", "_pipe", "_proceeding", "_slow", "_timer", "_timer_at",
-        "backlog", "core", "destroyed",
+        "_pairing", "_paused", "_pipe", "_proceeding", "_timer", "_timer_at", "destroyed",
     )  # fmt: skip
 
     def __init__(
@@ -89,8 +89,9 @@ class Muxer(MuxerHandlers):
         self._pairing = PairCallbacks(self)
         self._intake = Intake(self)
         self._outflow = Outflow(pipe, self.limits, self._update_reading)
-        self._writers: dict[asyncio.Future[None], Channel] = {}
+        self._writers: dict[Channel, dict[asyncio.Future[None], None]] = {}
         self._slow: set[Channel] = set()
+        self._spared: Channel | None = None
         self._hold: Hold | None = None
         self._in_batch = False
         self._handling = False
@@ -261,7 +262,7 @@ class Muxer(MuxerHandlers):
         self.core.answers_taken()
         self.core.outbox.accepting = True
         self._outflow.drained()
-        for waiter in self._writers:
+        for waiter in chain.from_iterable(self._writers.values()):
             if not waiter.done():
                 waiter.set_result(None)
         for channel in self:
@@ -369,14 +370,8 @@ class Muxer(MuxerHandlers):
     # Inside
 
     def _backlog_exceeded(self) -> None:
-        """Handlers keep too much: the channel with the most goes, then the stream."""
-        channels = (channel for channel in self._channels if not channel.closed)
-        largest = max(channels, key=lambda channel: channel.kept, default=None)
-        if largest is not None:
-            largest.shed()
-            if not largest.closed:  # it pauses the stream instead
-                return
-        if self.backlog.too_much and not self.destroyed:
+        """Handlers keep too much: the channels with the most go, then the stream."""
+        if not self._shed() and not self.destroyed:
             limit = self.limits.mux_backlog
             self.destroy(ProtocolError(f"keeps handlers busy with more than {limit} bytes"))
 
