@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from covey.address import Address, Step, encode_key
@@ -168,3 +172,23 @@ def test_a_fork_does_not_use_a_key_made_ahead(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("os.getpid", lambda: -1)
     noise.session(IDENTITY, is_initiator=False, step=None, now=0.0, limits=Limits())
     assert list(noise._spares.values()) == kept
+
+
+FORKING = """
+import os, sys
+from tests.net.test_handshakes import NoiseHandshake, answered
+
+os.getpid = lambda: 7  # as the first children of two new process namespaces have it
+noise = NoiseHandshake()
+answered(noise)
+assert noise._spares
+child = os.fork()
+if not child:
+    os._exit(len(noise._spares))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or not noise._spares)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_with_the_number_of_its_parent_has_no_key_made_ahead() -> None:
+    subprocess.run([sys.executable, "-c", FORKING], check=True, timeout=60)

@@ -7,6 +7,7 @@ own module, and one line in `default_handshakes`.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -76,10 +77,10 @@ class NoiseHandshake:
     """The Hypercore secret stream, Noise XX; `noise:KEY` pins the remote's key.
 
     While a handshake waits for the remote, the ephemeral key of the next one is made: one for each
-    role, used once.
+    role, used once; a forked process begins without.
     """
 
-    __slots__ = ("_random_bytes", "_spares")
+    __slots__ = ("__weakref__", "_random_bytes", "_spares")
     name = "noise"
     multiplexed = True
     proves_key = True
@@ -88,6 +89,7 @@ class NoiseHandshake:
     def __init__(self, *, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._random_bytes = random_bytes
         self._spares: dict[tuple[bytes, bool, int], HandshakeState] = {}
+        _with_spares.add(self)
 
     def check(self, step: Step, identity: Identity) -> bool:
         """The data of `step` is nothing or one 32-byte key in base64."""
@@ -110,7 +112,11 @@ class NoiseHandshake:
         """A secret stream that has not begun."""
         key_pair = identity.key_pair
         key = step.key if step is not None else None
-        kind = key_pair.public_key, is_initiator, os.getpid()  # a fork must not use it again
+        kind = (
+            key_pair.public_key,
+            is_initiator,
+            os.getpid(),
+        )  # for forks that Python is not told of
         spare = self._spares.pop(kind, None) or self._fresh(key_pair, is_initiator)
 
         def make_spare() -> None:
@@ -129,6 +135,10 @@ class NoiseHandshake:
         stream.likely_key = key or likely_key
         return stream
 
+    def forget_spares(self) -> None:
+        """Drop the keys made ahead."""
+        self._spares.clear()
+
     def _fresh(self, key_pair: KeyPair, is_initiator: bool) -> HandshakeState:
         seed = self._random_bytes(EPHEMERAL_SEED_SIZE)
         return HandshakeState(
@@ -138,6 +148,19 @@ class NoiseHandshake:
     def is_self(self, opened: Opened, identity: Identity) -> bool:
         """The remote proved our own key."""
         return opened.remote_key == identity.key_pair.public_key
+
+
+_with_spares: weakref.WeakSet[NoiseHandshake] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """A key made ahead is the parent's: a process number does not tell, it may come again."""
+    for handshake in tuple(_with_spares):
+        handshake.forget_spares()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class PlainHandshake:
