@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from covey.address import Address
+from covey.address import Address, encode_key
 from covey.errors import AddressError, UsageError
 from covey.flock.flock import Flock
 from covey.flock.places import place_of
@@ -41,7 +41,8 @@ def test_a_place_has_many_forms(given: Any, place: Any) -> None:
         (("127.0.0.1", True), TypeError, "a port a number"),
         ((b"h", 80), TypeError, "a host is text"),
         ("h:80", AddressError, "not a multiserver address"),
-        ("dht:x~noise", UsageError, "no host and port"),
+        ("dht:x~noise", AddressError, "cannot be dialled"),
+        ("net:h~noise", AddressError, "cannot be dialled"),
     ],
 )
 async def test_what_is_no_place_is_refused_with_what_is_expected(
@@ -52,6 +53,47 @@ async def test_what_is_no_place_is_refused_with_what_is_expected(
             with pytest.raises(error, match=expected):
                 call("x", given)
         assert (flock.queued, events.types) == (0, [])
+
+
+ENCODED = encode_key(KEY)
+OTHER_DEMANDS = (
+    "net:h:80",
+    "net:h:80~noise:AAAA",
+    "net:h:80~noise:",
+    f"net:h:80~noise:{ENCODED[:-1]}",
+    f"net:h:80~noise:{ENCODED}:more",
+    f"net:h:80~shs:{ENCODED}",
+    "net:h:80~plain",
+    "net:h:80~noise~gzip",
+    "utp:h:80~noise",
+    "ws://h:80~noise",
+)
+"""What a flock with the noise handshake cannot dial as it stands."""
+
+
+@pytest.mark.parametrize("text", OTHER_DEMANDS)
+async def test_an_address_is_not_dialled_in_another_way_than_it_says(text: str) -> None:
+    async with quiet_flock() as (flock, events):
+        for address in (text, Address.parse(text)):
+            for call in (flock.add_peer, flock.remove_peer):
+                with pytest.raises(AddressError):
+                    call("x", address)
+        assert (flock.queued, events.types) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "text", ["net:h:80~noise", "net:h:80~plain:x", f"net:h:80~noise:{ENCODED}"]
+)
+async def test_a_flock_with_the_plain_handshake_takes_its_own_addresses_alone(text: str) -> None:
+    async with quiet_flock(handshake="plain", max_connections=1) as (flock, _):
+        with pytest.raises(AddressError):
+            flock.add_peer("x", text)
+        assert flock.add_peer("x", "net:127.0.0.1:1~plain")
+
+
+def test_of_several_alternatives_the_one_that_can_be_dialled_counts() -> None:
+    text = f"ws:h:1~noise;net:h:80~shs:{ENCODED};net:h:81~noise:{ENCODED};net:h:82~noise"
+    assert place_of(text, "noise") == ("h", 81, KEY)
 
 
 @pytest.mark.parametrize(

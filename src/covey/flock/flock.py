@@ -292,11 +292,15 @@ class Flock:
     def add_peer(self, name: Name, peer: PeerPlace) -> bool:
         """Dial a peer for a topic, which need not be joined; False when that is refused.
 
+        An address names this flock's own handshake, and with a key that key must be proven: by a
+        connection of its own where the place is connected and proved another one. Raises
+        `AddressError` for an address that asks for anything else.
+
         A ban by `remove_peer` is lifted; one because it is this node itself is not. A refusal is
         told as `peer-rejected`: whitelist, banned, duplicate, and what `Reason` lists.
         """
         self._check_open()
-        raw, (host, port, key) = name_bytes(name), place_of(peer)
+        raw, (host, port, key) = name_bytes(name), place_of(peer, self._context.handshake)
         self._pursuit.lift(raw, host, port)
         return self._pursuit.found(raw, host, port, APPLICATION, key)
 
@@ -307,7 +311,7 @@ class Flock:
         nothing about where a peer comes from. Use the whitelist to keep hosts out.
         """
         self._check_open()
-        host, port, _ = place_of(peer)
+        host, port, _ = place_of(peer, self._context.handshake)
         self._pursuit.ban(name_bytes(name), host, port)
 
     def explain(self, peer: PeerPlace | bytes | Peer) -> Story:

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 from covey.address import Address
 from covey.conn.hub import Hub
-from covey.errors import UsageError
+from covey.errors import AddressError, UsageError
 from covey.keys import KeyPair
 from covey.wire.identity import MAX_ID_SIZE
 
@@ -16,19 +16,18 @@ PeerPlace: TypeAlias = int | str | tuple[str, int] | Address
 _EXPECTED = "a port of this machine, a multiserver address, or (host, port)"
 
 
-def place_of(peer: PeerPlace) -> tuple[str, int, bytes | None]:
+def place_of(peer: PeerPlace, handshake: str | None = None) -> tuple[str, int, bytes | None]:
     """Host, port and key of a peer in any of the forms that `add_peer` takes.
 
-    Raises `TypeError` for what has none of them, `UsageError` for an address without a host and a
-    port, `AddressError` for text that is no address.
+    With `handshake` an address must be one that is dialled over `net` with that very handshake:
+    what else it demands would be lost, and its key with it. Raises `AddressError` for one that is
+    not, and for text that is no address, `UsageError` for an address without a host and a port,
+    `TypeError` for what has none of the forms.
     """
     if isinstance(peer, str):
         peer = Address.parse(peer)
     if isinstance(peer, Address):
-        if peer.host is None or peer.port is None:
-            raise UsageError(f"no host and port in {peer}")
-        step = peer.handshake
-        return peer.host, peer.port, step.key if step is not None else None
+        return _place_in(peer if handshake is None else _fit_for(handshake, peer))
     if isinstance(peer, int) and not isinstance(peer, bool):
         return "127.0.0.1", peer, None
     if not isinstance(peer, (tuple, list)):
@@ -40,6 +39,22 @@ def place_of(peer: PeerPlace) -> tuple[str, int, bytes | None]:
         kinds = f"({type(host).__name__}, {type(port).__name__})"
         raise TypeError(f"a host is text and a port a number, not {kinds}")
     return host, port, None
+
+
+def _place_in(address: Address) -> tuple[str, int, bytes | None]:
+    if address.host is None or address.port is None:
+        raise UsageError(f"no host and port in {address}")
+    step = address.handshake
+    return address.host, address.port, step.key if step is not None else None
+
+
+def _fit_for(handshake: str, address: Address) -> Address:
+    """The alternative of `address` that a flock with `handshake` dials as it stands."""
+    fit = address.for_dialling({"net"}, {handshake})
+    step = fit.handshake
+    if step is not None and step.data and (len(step.data) > 1 or step.key is None):
+        raise AddressError(f"{handshake} takes one key at most, not {step}")
+    return fit
 
 
 def check_options(
