@@ -37,6 +37,9 @@ PURE = (
     "covey.wire",
     "covey.feed",
     "covey.flock.policy",
+    "covey.networker.messages",
+    "covey.networker.opening",
+    "covey.networker.policy",
     "covey.conn.query",
     "covey.conn.scheduler",
 )

@@ -117,8 +117,8 @@ PUBLIC: dict[str, str] = {
         ConnectError ConnectTimeout Connection ConnectionAborted CoveyError DecodeError DialFailed
         DiscoveryError DnsDiscovery EncodeError Endpoint Feed FeedTimeout Flock FrozenError
         HandshakeError HandshakeTimeout Hub HubClosed KeyFileError KeyPair Lagged LimitError Limits
-        PeerFound ProtocolError Refused SelfConnection Staging StaticPeers StoreError Story Topic
-        UsageError VerifyError __version__
+        Networker PeerFound ProtocolError Refused SelfConnection Staging StaticPeers StoreError
+        Story Topic UsageError VerifyError __version__
     """,
     "covey.wire": """
         Answer Arrival BatchBegun Buffer ChannelClosed ChannelMessages ChannelOpened Codec Ended
@@ -155,6 +155,11 @@ PUBLIC: dict[str, str] = {
         FlockEntry FlockError FlockEvent HandlerFailed HandshakeTimedOut Handshaking Listening Peer
         PeerBanned PeerConnectFailed PeerConnected PeerConnecting PeerDiscovered PeerDropped
         PeerPlace PeerRejected Reason RedundantConnection StreamHook StreamIdentity Topic
+    """,
+    "covey.networker": """
+        Extension ExtensionHandlers FlockOptions Flushed HandshakeDone Joined Networker
+        NetworkerEvent NetworkerFailed Peer PeerAdded PeerRemoved PeerStream ReplicationFailed
+        StreamClosed StreamOpened StreamProcessed TopicStatus
     """,
 }
 """What each package exports; whoever changes a list here changes what users may rely on."""

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from covey.net.close_reason import CloseReason
     from covey.net.connection import Connection
     from covey.net.endpoint import Endpoint
+    from covey.networker.networker import Networker
     from covey.store.basestore import Basestore
     from covey.store.feed import Feed
 
@@ -102,6 +103,7 @@ _HOMES: Final = {
     "covey.net.close_reason": ("CloseReason",),
     "covey.net.connection": ("Connection",),
     "covey.net.endpoint": ("Endpoint",),
+    "covey.networker.networker": ("Networker",),
     "covey.store.basestore": ("Basestore",),
     "covey.store.feed": ("Feed",),
 }
@@ -141,6 +143,7 @@ __all__ = [
     "Lagged",
     "LimitError",
     "Limits",
+    "Networker",
     "PeerFound",
     "ProtocolError",
     "Refused",

@@ -1,0 +1,78 @@
+"""A store replicated with every peer of its topics, and messages between those peers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from covey._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from covey.networker.events import (
+        Flushed,
+        HandshakeDone,
+        Joined,
+        NetworkerEvent,
+        NetworkerFailed,
+        Peer,
+        PeerAdded,
+        PeerRemoved,
+        ReplicationFailed,
+        StreamClosed,
+        StreamOpened,
+        StreamProcessed,
+    )
+    from covey.networker.extensions import Extension, ExtensionHandlers
+    from covey.networker.networker import FlockOptions, Networker
+    from covey.networker.stream import PeerStream
+    from covey.networker.topics import TopicStatus
+
+_HOMES: Final = {
+    "covey.networker.events": (
+        "Flushed",
+        "HandshakeDone",
+        "Joined",
+        "NetworkerEvent",
+        "NetworkerFailed",
+        "Peer",
+        "PeerAdded",
+        "PeerRemoved",
+        "ReplicationFailed",
+        "StreamClosed",
+        "StreamOpened",
+        "StreamProcessed",
+    ),
+    "covey.networker.extensions": (
+        "Extension",
+        "ExtensionHandlers",
+    ),
+    "covey.networker.networker": (
+        "FlockOptions",
+        "Networker",
+    ),
+    "covey.networker.stream": ("PeerStream",),
+    "covey.networker.topics": ("TopicStatus",),
+}
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+
+__all__ = [
+    "Extension",
+    "ExtensionHandlers",
+    "FlockOptions",
+    "Flushed",
+    "HandshakeDone",
+    "Joined",
+    "Networker",
+    "NetworkerEvent",
+    "NetworkerFailed",
+    "Peer",
+    "PeerAdded",
+    "PeerRemoved",
+    "PeerStream",
+    "ReplicationFailed",
+    "StreamClosed",
+    "StreamOpened",
+    "StreamProcessed",
+    "TopicStatus",
+]

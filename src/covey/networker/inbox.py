@@ -1,0 +1,89 @@
+"""The extension messages of one peer, handled in order, bounded while they wait."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from covey.networker.messages import Sent
+from covey.owned_tasks import OwnedTasks
+
+logger = logging.getLogger("covey.networker")
+
+OVERHEAD: Final = 256
+"""What a waiting message counts beside its payload, so that empty ones fill the backlog too."""
+
+
+class Inbox:
+    """Gives each message to `deliver`, and waits for what that returns before the next one.
+
+    Plain handlers are called at once; a task runs only while there is something to wait for.
+    """
+
+    __slots__ = ("_backlog", "_deliver", "_held", "_running", "_tasks", "_waiting", "_worker")
+
+    def __init__(
+        self,
+        tasks: OwnedTasks,
+        deliver: Callable[[Sent], list[Awaitable[object]]],
+        backlog: int,
+    ) -> None:
+        self._tasks = tasks
+        self._deliver = deliver
+        self._backlog = backlog
+        self._waiting: deque[Sent] = deque()
+        self._running: deque[Awaitable[object]] = deque()
+        self._held = 0
+        self._worker: asyncio.Task[None] | None = None
+
+    def take(self, message: Sent) -> bool:
+        """Handle `message`, or keep it for later; False: more would wait than is allowed.
+
+        One message may wait whatever its size, since a single one can be larger than the backlog.
+        """
+        if self._worker is None:
+            self._running.extend(self._deliver(message))
+            if self._running:
+                self._worker = self._tasks.spawn(self._work(), "covey networker extension")
+                self._worker.add_done_callback(self._worker_ended)
+            return True
+        cost = len(message.payload) + OVERHEAD
+        if self._waiting and self._held + cost > self._backlog:
+            return False
+        self._waiting.append(message)
+        self._held += cost
+        return True
+
+    def close(self) -> None:
+        """Drop what waits and cancel what runs: its peer is gone."""
+        self._waiting.clear()
+        self._held = 0
+        if self._worker is not None:
+            self._worker.cancel()
+
+    async def _work(self) -> None:
+        while True:
+            while self._running:
+                result = self._running.popleft()
+                try:
+                    await result
+                except Exception:
+                    logger.exception("the handler of an extension failed")
+            if not self._waiting:
+                self._worker = None
+                return
+            message = self._waiting.popleft()
+            self._held -= len(message.payload) + OVERHEAD
+            self._running.extend(self._deliver(message))
+
+    def _worker_ended(self, ended: asyncio.Task[None]) -> None:
+        if not ended.cancelled():
+            return
+        while self._running:  # nobody will ever await these
+            result = self._running.popleft()
+            if inspect.iscoroutine(result):
+                result.close()
