@@ -489,6 +489,68 @@ async def test_no_time_at_all_is_a_timeout_too() -> None:
     await play.hub.close()
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "named"),
+    [
+        ({"timeout": "3"}, TypeError, "timeout"),
+        ({"timeout": True}, TypeError, "timeout"),
+        ({"timeout": float("nan")}, UsageError, "timeout"),
+        ({"timeout": float("inf")}, UsageError, "timeout"),
+        ({"timeout": -1}, UsageError, "timeout"),
+        ({"data": 5}, TypeError, "data"),
+        ({"data": [("type", "lan")]}, TypeError, "data"),
+    ],
+)
+async def test_what_is_no_time_or_no_data_is_refused_before_there_is_an_entry(
+    options: dict[str, Any], error: type[Exception], named: str
+) -> None:
+    play = Play()
+    for call in (play.hub.connect, play.hub.connect_or_false):
+        with pytest.raises(error, match=named):
+            await call(peer(1), **options)
+    await turns()
+    assert (play.told, play.dialler.dialled) == ([], [])
+    assert (play.hub.get_state(peer(1)), play.hub.dialling) == (None, 0)
+    await play.hub.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error"),
+    [("x", TypeError), (float("nan"), UsageError), (float("inf"), UsageError), (-1, UsageError)],
+)
+def test_what_is_no_time_is_refused_when_a_hub_is_made(
+    seconds: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="connect_timeout"):
+        Hub(dialler=ScriptedDialler(), connect_timeout=seconds)
+
+
+async def test_data_that_is_no_mapping_cannot_be_written() -> None:
+    play = Play()
+    with pytest.raises(TypeError, match="data"):
+        play.hub.update(peer(1), 5)
+    await play.hub.close()
+
+
+async def test_a_dial_whose_time_the_loop_cannot_take_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def too_late(*_: Any) -> None:
+        raise OverflowError("too late for a timer")
+
+    play = Play()
+    with monkeypatch.context() as broken:
+        broken.setattr(asyncio.get_running_loop(), "call_later", too_late)
+        with pytest.raises(OverflowError):
+            await play.hub.connect(peer(1), timeout=1e300)
+    assert play.told == ["connecting", "connecting-failed"]
+    assert (play.hub.get_state(peer(1)), play.hub.dialling) == (None, 0)
+    again = await play.start(peer(1))
+    play.dialler.succeed()
+    await again
+    await play.hub.close()
+
+
 async def test_what_breaks_after_the_session_is_filed_takes_it_out_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

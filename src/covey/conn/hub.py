@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from covey.address import Address
 from covey.closing import Closing
+from covey.conn.arguments import check_data, check_seconds
 from covey.conn.hub_entry import RESERVED, Cut, HubEntry
 from covey.conn.hub_events import EntryState, HubEvent, Via
 from covey.conn.hub_machine import HubMachine
@@ -75,6 +76,7 @@ class Hub:
         handshakes: Mapping[str, Handshake] | None = None,
         transports: Mapping[str, Transport] | None = None,
     ) -> None:
+        check_seconds("connect_timeout", connect_timeout)
         self.limits = limits or Limits()
         if history is None:
             history = History(wall_clock=wall_clock, limits=self.limits)
@@ -130,10 +132,13 @@ class Hub:
         `data` goes into a new entry (reserved fields are ignored). All callers of one dial get the
         same connection or the same exception: `ConnectError` and its kinds, `ConnectionAborted`
         after `disconnect` or `reset`, `HubClosed`. During a disconnect it waits for its end, then
-        dials. `SelfConnection`, `Refused` (a limit) and `AddressError` come before any event. When
-        all callers of a dial are cancelled, it is called off.
+        dials. `SelfConnection`, `Refused` (a limit), `AddressError` and `UsageError` (a `timeout`
+        that is not finite, or negative) come before any event. When all callers of a dial are
+        cancelled, it is called off.
         """
         text, target = self._parse(address)
+        check_data(data)
+        check_seconds("timeout", timeout)
         machine = self._machine
         while True:
             self._check_open()
@@ -164,6 +169,8 @@ class Hub:
         The dial that follows is nobody's: its failure is told by `connecting-failed` alone.
         """
         text, target = self._parse(address)
+        check_data(data)
+        check_seconds("timeout", timeout)
         machine = self._machine
         entry = machine.table.get(text)
         if entry is not None and entry.state == "disconnecting":
@@ -205,6 +212,7 @@ class Hub:
         Raises `UsageError` for a field that only the hub writes (`RESERVED`).
         """
         text, _ = self._parse(address)
+        check_data(data)
         if reserved := RESERVED & data.keys():
             raise UsageError(f"the hub alone writes {', '.join(sorted(reserved))}")
         entry = self._machine.table.get(text)

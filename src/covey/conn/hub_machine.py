@@ -145,7 +145,10 @@ class HubMachine:
         *,
         key: bytes | None,
     ) -> Dial:
-        """Put a new entry for `text` into `connecting` and start its dial."""
+        """Put a new entry for `text` into `connecting` and start its dial.
+
+        What cannot be started is a failed dial: it leaves no entry.
+        """
         data = data or {}
         entry = Entry(text, key, "connecting")
         seconds = self._connect_timeout if timeout is None else timeout
@@ -158,8 +161,12 @@ class HubMachine:
         self._tell(Connecting(text, entry.key))
         if not dial.decided:  # a listener may have brought a session
             loop = asyncio.get_running_loop()
-            dial.timer = loop.call_later(seconds + GRACE, self._dial_timed_out, dial)
-            dial.task = self.tasks.spawn(self._run_dial(dial), f"covey hub dial {text}")
+            try:  # there are loops whose timers cannot be set as late as others'
+                dial.timer = loop.call_later(seconds + GRACE, self._dial_timed_out, dial)
+            except Exception as error:  # noqa: BLE001 - the callers get it
+                self._dial_failed(dial, error)
+            else:
+                dial.task = self.tasks.spawn(self._run_dial(dial), f"covey hub dial {text}")
         return dial
 
     async def wait_for_dial(self, dial: Dial) -> Link:
