@@ -51,17 +51,19 @@ class Feed(FeedSession):
         here, or a block is not bytes or has more than 15 MiB.
         """
         self._check_writable("append")
-        several = [blocks] if isinstance(blocks, bytes | bytearray | memoryview) else list(blocks)
-        log = self._log
-        cipher = self._own_cipher()
-        stored = []
-        for index, block in enumerate(several, log.length):
-            data = _checked_block(block)
-            stored.append(data if cipher is None else cipher.encrypt(index, log.fork, data))
+        stored = self._stored_form(blocks)
         if stored:
-            log.append(stored, signature=signature)
+            self._log.append(stored, signature=signature)
             self._opened.touch()
         return AppendResult(self.length, self.byte_length)
+
+    def plan(self, blocks: Buffer | Sequence[Buffer]) -> tree.Batch:
+        """The head that an append of these blocks would lead to: what several signers sign.
+
+        Each signs its `roots` and `length` (`Authority.sign_part`).
+        """
+        self._check_open()
+        return self._log.plan(self._stored_form(blocks))
 
     async def truncate(
         self, length: int, *, fork: int | None = None, signature: bytes | None = None
@@ -133,6 +135,8 @@ class Feed(FeedSession):
         stop = start + 1 if end is None else end
         if not 0 <= start <= stop:
             raise UsageError(f"not a range of blocks: {start!r} to {end!r}")
+        if self._fixed is not None and start < stop and stop > self._fixed.shared:
+            return False
         return self._log.bitfield.count(start, stop) == stop - start
 
     async def seek(self, offset: int, *, timeout: float | None = _UNSET) -> tuple[int, int]:
@@ -144,11 +148,15 @@ class Feed(FeedSession):
         self._check_open()
         if not isinstance(offset, int) or offset < 0:
             raise UsageError(f"an offset is 0 or more, not {offset!r}")
-        log = self._log
-        roots = log.roots if self._fixed is None else tree.roots_of(self._fixed.length, log.node)
-        if roots is not None and offset > self.byte_length:
+        if self.length and offset > self.byte_length:
             raise UsageError(f"the log has {self.byte_length} bytes, none number {offset}")
-        found = tree.seek(offset, roots or (), log.node, padding=self._padding)
+        fixed = self._fixed
+        roots = self._log.roots if fixed is None else fixed.roots
+        found = tree.seek(offset, roots, self._log.node, padding=self._padding)
+        if fixed is not None and fixed.shared < fixed.length:
+            # Nodes below the roots may be those of what came instead: only the rest is sure.
+            found = self._log.seek(offset, padding=self._padding)
+            self._check_kept(fixed.length if found is None else found[0] + 1)
         if found is None:
             limit = self._options.timeout if timeout is _UNSET else timeout
             padding = self._padding
@@ -228,10 +236,13 @@ class Feed(FeedSession):
         Raises `BlockNotAvailable` when nodes of that tree are not here.
         """
         self._check_open()
-        log = self._log
+        log, fixed = self._log, self._fixed
         wanted = self.length if length is None else length
-        if not 0 <= wanted <= log.length:
-            raise UsageError(f"a log of {log.length} blocks has no hash for {wanted!r}")
+        if not 0 <= wanted <= self.length:
+            raise UsageError(f"a log of {self.length} blocks has no hash for {wanted!r}")
+        if fixed is not None and wanted == fixed.length:
+            return tree_hash(fixed.roots)
+        self._check_kept(wanted)
         roots = log.roots if wanted == log.length else tree.roots_of(wanted, log.node)
         if roots is None:
             raise BlockNotAvailable(f"the tree of the first {wanted} blocks is not here")
@@ -357,6 +368,15 @@ class Feed(FeedSession):
         return self._plain(index, stored)
 
     # Inside
+
+    def _stored_form(self, blocks: Buffer | Sequence[Buffer]) -> list[bytes]:
+        several = [blocks] if isinstance(blocks, bytes | bytearray | memoryview) else blocks
+        checked = [_checked_block(block) for block in several]
+        cipher = self._own_cipher()
+        if cipher is None:
+            return checked
+        first, fork = self._log.length, self._log.fork
+        return [cipher.encrypt(index, fork, block) for index, block in enumerate(checked, first)]
 
     def _plain(self, index: int, stored: bytes) -> bytes:
         cipher = self._own_cipher()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -11,8 +11,10 @@ from covey.closing import Closing
 from covey.errors import BlockNotAvailable, ClosedError, CoveyError, FeedTimeout, UsageError
 from covey.events import EventStream, Subscription
 from covey.feed.encryption import PADDING, BlockCipher
+from covey.feed.hashes import Node
 from covey.feed.manifest import Manifest
 from covey.feed.replication_tickets import Ticket
+from covey.feed.signatures import Authority
 from covey.keys import KeyPair
 from covey.store import feed_events
 from covey.store.downloads import Download
@@ -61,6 +63,7 @@ class Fixed:
     fork: int
     length: int
     byte_length: int
+    roots: Sequence[Node]
     shared: int
 
 
@@ -87,7 +90,7 @@ class FeedSession:
         log = self._log
         self._fixed: Fixed | None = None
         if options.snapshot:
-            self._fixed = Fixed(log.fork, log.length, log.byte_length, log.length)
+            self._fixed = Fixed(log.fork, log.length, log.byte_length, log.roots, log.length)
         opened.add_session(self)
 
     def __repr__(self) -> str:
@@ -110,6 +113,11 @@ class FeedSession:
     def manifest(self) -> Manifest | None:
         """Who may sign; None until a peer has told."""
         return self._log.manifest
+
+    @property
+    def authority(self) -> Authority:
+        """Who may sign, and how several do it together."""
+        return self._log.authority
 
     @property
     def key_pair(self) -> KeyPair | None:
@@ -271,8 +279,14 @@ class FeedSession:
             return
         if index >= fixed.length:
             raise BlockNotAvailable(f"this snapshot has {fixed.length} blocks, none number {index}")
-        if index >= fixed.shared:
-            raise BlockNotAvailable(f"block {index} was replaced after this snapshot was made")
+        self._check_kept(index + 1)
+
+    def _check_kept(self, length: int) -> None:
+        """The first `length` blocks must still be those of this snapshot."""
+        if self._fixed is not None and length > self._fixed.shared:
+            raise BlockNotAvailable(
+                f"blocks from {self._fixed.shared} on were replaced after this snapshot was made"
+            )
 
     def _own_cipher(self) -> BlockCipher | None:
         key = self._options.encryption_key
