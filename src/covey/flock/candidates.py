@@ -31,7 +31,8 @@ class Candidate:
     """One host:port found for one topic. `retries` counts failures in a row, `due` is seconds.
 
     `last` tells in words what happened to it last. `key` is the one that the remote must prove,
-    where the application named it. `left`: its topic was left, only its connection goes on.
+    where the application named it; `proven` the one that the connection which serves it proved.
+    `left`: its topic was left, only its connection goes on.
     """
 
     host: str
@@ -43,7 +44,12 @@ class Candidate:
     due: float | None = None
     last: str = ""
     key: bytes | None = None
+    proven: bytes | None = None
     left: bool = False
+
+    def suits(self, key: bytes | None) -> bool:
+        """Whether a connection to its place that proved `key` is one that it may be served by."""
+        return self.key is None or self.key == key
 
     @property
     def pending(self) -> bool:

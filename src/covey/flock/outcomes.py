@@ -14,12 +14,12 @@ class Outcomes:
 
     def peer_connected(self, record: Record) -> None:
         """All that led to this peer is connected now."""
-        self._pursuit.connected(record.candidates)
+        self._pursuit.connected(record.candidates, record.connection.remote_key)
 
     def peer_lost(self, record: Record) -> None:
         """Try again if this side had dialled."""
-        error = record.connection.close_error
-        self._pursuit.lost(record.candidates, record.origin, error)
+        key, error = record.connection.remote_key, record.connection.close_error
+        self._pursuit.lost(record.candidates, record.origin, error, key)
 
     def met_self(self, record: Record) -> None:
         """Ban the address; an accepted connection has none that could be dialled, so no ban."""

@@ -107,18 +107,26 @@ class Pursuit:
     ) -> bool:
         """A source, or the application, names a peer; True when it is (again) to be dialled.
 
-        `key` is the one it must prove, if the caller knows it.
+        `key` is the one it must prove, if the caller knows it. Where that is another one than
+        before, what goes on there without it no longer counts: the place is found anew.
         """
         host = canonical_host(host)
-        refusal = self._refusal(name, host, port, source)
+        refusal = self._refusal(name, host, port, source, key)
         candidate = self._table.get(name, host, port)
         fresh = candidate is None
         if candidate is None:
             candidate = Candidate(host=host, port=port, name=name, source=source)
         if refusal is not None:
+            if refusal[0] is Reason.DUPLICATE:
+                candidate.key = key or candidate.key  # for when its connection is lost
             self._reject(candidate, *refusal)
             return False
-        candidate.key = key or candidate.key
+        if key is not None and key != candidate.key:
+            if not fresh:
+                self._forget(candidate)
+                candidate = Candidate(host=host, port=port, name=name, source=source)
+                fresh = True
+            candidate.key = key
         if source == APPLICATION:
             candidate.source = source  # from now on it is one that the user chose
         if fresh:
@@ -127,7 +135,7 @@ class Pursuit:
             return False
         text = f"found by {source}"
         self._context.tell(candidate, "found", text, source=source, topic=name)
-        self._context.stage(candidate, self._table.at(candidate.host, candidate.port))
+        self._context.stage(candidate, self._named_alike(candidate))
         candidate.state = CandidateState.QUEUED
         self._queue.push(candidate)
         self._context.publish(PeerDiscovered(self._context.peer(candidate)))
@@ -161,7 +169,9 @@ class Pursuit:
                 self._context.tell(candidate, "left", "its topic was left")
         self.kick()
 
-    def _refusal(self, name: bytes, host: str, port: int, source: str) -> tuple[Reason, str] | None:
+    def _refusal(
+        self, name: bytes, host: str, port: int, source: str, key: bytes | None
+    ) -> tuple[Reason, str] | None:
         """Why an address is not taken into the topic now."""
         if (refusal := self._screen.refusal(name, host, port, source)) is not None:
             return refusal
@@ -170,8 +180,9 @@ class Pursuit:
         candidate = self._table.get(name, host, port)
         if candidate is not None:
             candidate.left = False  # a topic that was left can only be told of when joined again
-            text = f"it is {candidate.state} already"
-            return (Reason.DUPLICATE, text) if candidate.pending else None
+            if not candidate.pending or not _is_pursued(candidate, key):
+                return None
+            return Reason.DUPLICATE, f"it is {candidate.state} already"
         full = self._table.refusal(name, host)
         return None if full is None else (full, "enough candidates are known")
 
@@ -194,7 +205,7 @@ class Pursuit:
         task = self._dials.get(candidate)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
-        if not self._table.at(candidate.host, candidate.port):
+        if not self._named_alike(candidate):
             self._context.unstage(candidate)
         candidate.state = CandidateState.IDLE
 
@@ -223,24 +234,40 @@ class Pursuit:
             candidate = self._queue.pop()
             if candidate is None or self._is_served(candidate):
                 continue
-            if CandidateState.CONNECTING in self._states_alike(candidate):
+            if self._is_tried(candidate):
                 self._queue.push(candidate)  # its turn comes when that attempt is over
             else:
                 self._start(candidate)
 
     def _is_served(self, candidate: Candidate) -> bool:
-        """Whether its address is connected already, for another topic."""
-        if CandidateState.CONNECTED not in self._states_alike(candidate):
+        """Whether its address is connected already, for another topic, and proved its key."""
+        serving = (
+            one
+            for one in self._alike(candidate)
+            if one.state is CandidateState.CONNECTED and candidate.suits(one.proven)
+        )
+        found = next((one for one in serving if one is not candidate), None)
+        if found is None:
             return False
-        candidate.state = CandidateState.CONNECTED
+        candidate.state, candidate.proven = CandidateState.CONNECTED, found.proven
         self._reject(candidate, Reason.DUPLICATE, "connected already, for another topic")
         return True
 
-    def _states_alike(self, candidate: Candidate) -> set[CandidateState]:
-        return {one.state for one in self._alike(candidate) if one is not candidate}
+    def _is_tried(self, candidate: Candidate) -> bool:
+        """Whether an attempt for another topic is under way to its place."""
+        return any(
+            one.state is CandidateState.CONNECTING
+            for one in self._alike(candidate)
+            if one is not candidate
+        )
+
+    def _named_alike(self, candidate: Candidate) -> list[Candidate]:
+        """Those with the same place and the same key to prove: one address in the pool."""
+        others = self._table.at(candidate.host, candidate.port)
+        return [one for one in others if one.key == candidate.key]
 
     def _alike(self, candidate: Candidate) -> list[Candidate]:
-        """The candidates that a connection to this one's address serves, itself included."""
+        """The candidates at this one's place, itself included: one connection may serve them."""
         if not self._share:
             return [candidate]
         others = self._table.at(candidate.host, candidate.port)
@@ -325,7 +352,7 @@ class Pursuit:
             return
         candidate.state = CandidateState.WAITING
         candidate.due = self._context.clock.now() + wait
-        self._context.stage(candidate, self._table.at(candidate.host, candidate.port))
+        self._context.stage(candidate, self._named_alike(candidate))
         self._context.tell(
             candidate, "retry", f"next attempt in {wait:g} s", wait=wait, error=error
         )
@@ -338,31 +365,43 @@ class Pursuit:
         if error is not None and not self._context.history.has_told(address, error):
             self._context.tell(candidate, "failed", str(error), error=error)
 
-    def connected(self, candidates: list[Candidate]) -> None:
-        """One peer is connected, and these led to it; so do others with the same addresses."""
-        for candidate in [one for led in candidates for one in self._alike(led)]:
+    def connected(self, candidates: list[Candidate], key: bytes | None = None) -> None:
+        """A peer that proved `key` is connected, and these led to it.
+
+        So do others at the same places, but for those that must prove another key, or are served
+        by another connection.
+        """
+        alike = [one for led in candidates for one in self._alike(led) if one.suits(key)]
+        free = [one for one in alike if one.state is not CandidateState.CONNECTED]
+        for candidate in dict.fromkeys((*candidates, *free)):
             self._queue.remove(candidate)
             self._cancel_retry(candidate)
-            candidate.state = CandidateState.CONNECTED
+            candidate.state, candidate.proven = CandidateState.CONNECTED, key
             candidate.retries = 0
             candidate.last = "connected"
             self._context.unstage(candidate)
 
     def lost(
-        self, candidates: list[Candidate], origin: Candidate | None, error: Exception | None
+        self,
+        candidates: list[Candidate],
+        origin: Candidate | None,
+        error: Exception | None,
+        key: bytes | None = None,
     ) -> None:
-        """The connection of a peer ended; with `origin`, which this side dialled, try again.
+        """The connection that proved `key` ended; with `origin`, which we dialled, try again.
 
         When its topic was left, another topic that knows the address takes over.
         """
         for candidate in [one for led in candidates for one in self._alike(led)]:
             if candidate.state is CandidateState.CONNECTED:
-                candidate.state = CandidateState.IDLE
+                if candidate.proven != key:
+                    continue
+                candidate.state, candidate.proven = CandidateState.IDLE, None
             if candidate.left:
                 self._forget(candidate)
         if origin is None:
             return
-        heirs = [origin, *self._alike(origin)]
+        heirs = [origin, *(one for one in self._alike(origin) if one.suits(key))]
         chosen = next((one for one in heirs if self._table.knows(one)), None)
         if chosen is not None and chosen.state is CandidateState.IDLE:
             self.failed(chosen, error)
@@ -407,3 +446,10 @@ class Pursuit:
         self._attempts.clear()
         while self._queue.pop() is not None:
             pass
+
+
+def _is_pursued(candidate: Candidate, key: bytes | None) -> bool:
+    """Whether what goes on with a candidate is what somebody wants who names `key`, or no key."""
+    if key is None or key == candidate.key:
+        return True
+    return candidate.state is CandidateState.CONNECTED and candidate.proven == key
