@@ -12,9 +12,9 @@ from covey.feed.hashes import Node
 from covey.feed.log import Log
 from covey.feed.log_changes import Changes, Head
 from covey.feed.manifest import Manifest, default_manifest
-from covey.feed.messages import MESSAGE_CODECS
+from covey.feed.messages import MESSAGE_CODECS, NoData
 from covey.feed.replication_events import ChannelDone, ChannelWanted, Event
-from covey.feed.replication_peer import ReplicationPeer
+from covey.feed.replication_peer import NO_DATA, ReplicationPeer
 from covey.feed.replicator import Replicator
 from covey.keys import KeyPair
 from covey.wire.encoding import decode, encode
@@ -178,6 +178,8 @@ class Link:
                 self.trace.append((sender, kind, message))
                 if self.drops is not None:
                     message = self.drops(sender, kind, message)
+                if isinstance(message, NoData):
+                    kind = NO_DATA
                 if message is not None:
                     other.incoming.append((kind, encode(MESSAGE_CODECS[kind], message)))
             return not other.full

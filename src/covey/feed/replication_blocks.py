@@ -66,6 +66,8 @@ class BlockPool:
         """Who is asked for a block, by block; those asked for longest first."""
         self.arrived: dict[int, tuple[ReplicationPeer, bytes]] = {}
         """Verified and staged, not stored yet."""
+        self.awaited: set[int] = set()
+        """Those of `arrived` that somebody waits for."""
 
     def add(self, ticket: BlockTicket) -> None:
         """A single block is wanted; the caller looks after those that are here."""
@@ -76,6 +78,8 @@ class BlockPool:
             work.queued = index not in self.asked and index not in self.arrived
             if work.queued:
                 self._offer(index, ticket.priority)
+        if index in self.arrived:
+            self.awaited.add(index)
         work.tickets.append(ticket)
         work.priority = max(work.priority, ticket.priority)
 
@@ -88,6 +92,7 @@ class BlockPool:
         if work.tickets:
             return
         del self.works[ticket.index]
+        self.awaited.discard(ticket.index)
         if not self._in_a_range(ticket.index):
             self.cancel(ticket.index)
 
@@ -183,6 +188,8 @@ class BlockPool:
     def came(self, index: int, peer: ReplicationPeer, value: bytes) -> None:
         """A block is verified and about to be staged; the others asked for it are cancelled."""
         self.arrived[index] = peer, value
+        if index in self.works:
+            self.awaited.add(index)
         askers = self.asked.pop(index, None)
         if askers:
             for outstanding in askers:
@@ -192,6 +199,7 @@ class BlockPool:
         """Blocks that had arrived could not be stored: they are wanted again."""
         missing = False
         for index in indices:
+            self.awaited.discard(index)
             if self.arrived.pop(index, None) is not None:
                 missing = self._set_free(index) or missing
         if missing:

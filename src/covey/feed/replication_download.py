@@ -106,14 +106,14 @@ class Downloads:
             self.upgrading = None
         request = outstanding.request
         if not matches(data, request):
-            self.pool.returned((outstanding,))
+            self._return_block(outstanding)
             self.unasked(peer)
             return
-        verified = self._verify(peer, data, (outstanding,), now)
+        verified = self._verify(peer, data, outstanding)
         if verified is None:
             return
         if verified.block is None and request.block is not None:
-            self.pool.returned((outstanding,))
+            self._return_block(outstanding)
         if data.block is None and data.hash is None and data.upgrade is None:
             if data.manifest is None or request.block is not None:
                 self._back_off(peer, request)
@@ -343,7 +343,7 @@ class Downloads:
             self.store_failed(error)
 
     def _verify(
-        self, peer: ReplicationPeer, data: Data, returned: tuple[Outstanding, ...], now: float
+        self, peer: ReplicationPeer, data: Data, outstanding: Outstanding
     ) -> Verified | None:
         """What is true of an answer; None when nothing is, its request is then returned."""
         log = self._log
@@ -357,14 +357,17 @@ class Downloads:
                 authority=log.authority,
             )
         except StaleProof:
-            self.pool.returned(returned)
+            self._return_block(outstanding)
             self._back_off(peer, None)
-            self.fill(peer, now)
         except VerifyError as error:
-            self.pool.returned(returned)
-            self._stir()
+            self._return_block(outstanding)
             self.fail(peer, error)
         return None
+
+    def _return_block(self, outstanding: Outstanding) -> None:
+        """An answer brought nothing: what it was for is asked again, of anybody."""
+        self.pool.returned((outstanding,))
+        self._stir()
 
     def _back_off(
         self, peer: ReplicationPeer, request: Request | None, *, invalid: bool = False

@@ -79,6 +79,7 @@ class LogWatch:
             if pool.works:
                 work = pool.works.pop(index, None)
                 if work is not None:
+                    pool.awaited.discard(index)
                     value = self._log.block(index) if arrived is None else arrived[1]
                     for ticket in work.tickets:
                         ticket.finish(value)

@@ -166,10 +166,7 @@ class Replicator(Orders):
     @property
     def flush_wanted(self) -> bool:
         """Whether somebody waits for a block that is staged."""
-        pool = self.downloads.pool
-        if len(pool.works) < len(pool.arrived):
-            return any(index in pool.arrived for index in pool.works)
-        return any(index in pool.works for index in pool.arrived)
+        return bool(self.downloads.pool.awaited)
 
     def set_downloading(self, active: bool, now: float, *, linger: float | None = None) -> None:
         """The log is in use, or not any more: peers hear of that `linger` seconds later.
@@ -198,6 +195,8 @@ class Replicator(Orders):
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due; in the past: now. None: nothing is waited for."""
+        if self._closed:
+            return None
         if self._stirred:
             return self._now
         downloads = self.downloads
@@ -257,10 +256,11 @@ class Replicator(Orders):
 
     def stir(self) -> None:
         """Have every peer asked for what it can give, at the end of this call or soon."""
-        if not self._stirred:
-            self._stirred = True
-            if not self._inside and self._on_work is not None and not self._closed:
-                self._on_work()
+        if self._stirred or self._closed:
+            return
+        self._stirred = True
+        if not self._inside and self._on_work is not None:
+            self._on_work()
 
     def settle(self, now: float) -> None:
         """Ask everybody, if there may be something to ask for that was not before."""
