@@ -7,13 +7,14 @@ import errno
 import os
 import resource
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 
 from covey.address import Address
-from covey.errors import ConnectError, ConnectTimeout, DialFailed
+from covey.errors import ConnectError, ConnectTimeout, DialFailed, UsageError
 from covey.net import tcp
 from covey.net.stream_shell import StreamShell
 from tests.net.endpoints import HOST, collect, dialling, listening, nothing_left, raw_socket, until
@@ -228,21 +229,80 @@ async def test_running_out_of_descriptors_ends_no_listener(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with listening() as side, dialling() as dialler:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        sock = socket.socket()
-        sock.setblocking(False)
-        free = os.dup(sock.fileno())
-        os.close(free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-        try:
+        with no_descriptors_left() as sock:
             with suppress(BlockingIOError):
                 sock.connect((HOST, side.port))
             await until(lambda: "out of system resource" in caplog.text)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            sock.close()
         await dialler.dial(side.address())
         await side.next()
+
+
+@contextmanager
+def no_descriptors_left() -> Iterator[socket.socket]:
+    """A socket that may connect, and no descriptor for what else would need one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    sock = socket.socket()
+    sock.setblocking(False)
+    free = os.dup(sock.fileno())
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield sock
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        sock.close()
+
+
+async def test_without_descriptors_one_accept_fails_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("asyncio.constants.ACCEPT_RETRY_DELAY", 0.01)
+    loop: Any = asyncio.get_running_loop()
+    failed: list[str] = []
+    timers: list[int] = []
+
+    def note(_: object, context: dict[str, Any]) -> None:
+        failed.append(context["message"])
+        timers.append(len(loop._scheduled))
+
+    async with listening() as side:
+        loop.set_exception_handler(note)
+        before = len(loop._scheduled) + 1  # and that of the wait below
+        with no_descriptors_left() as sock:
+            with suppress(BlockingIOError):
+                sock.connect((HOST, side.port))
+            await until(lambda: len(failed) >= 5)
+            assert len(failed) == 5
+        await side.observed.until(lambda seen: len(seen.begun) == 1)
+        assert len(failed) <= 6
+        assert all("out of system resource" in text for text in failed)
+        assert max(timers) <= before + 1
+
+
+async def test_the_system_keeps_many_connections_until_the_loop_turns() -> None:
+    async with listening() as side:
+        sockets = [socket.create_connection((HOST, side.port), timeout=5) for _ in range(100)]
+        await side.observed.until(lambda seen: len(seen.begun) == 64)  # of one network
+        for sock in sockets:
+            sock.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "error", "words"),
+    [
+        ("", UsageError, "None is all interfaces"),
+        (5, TypeError, "text or None, not int"),
+        (b"\x7f\0\0\1", TypeError, "text or None, not bytes"),
+        ("a..b", ConnectError, r"cannot find 'a\.\.b': that is no host name"),
+        ("\udc80", ConnectError, "cannot find .* that is no host name"),
+    ],
+)
+async def test_a_host_that_is_none_is_told_in_words(
+    host: Any, error: type[Exception], words: str
+) -> None:
+    async with dialling() as endpoint:
+        with pytest.raises(error, match=words):
+            await endpoint.listen_on(host)
 
 
 async def test_a_failing_accept_hook_ends_only_that_connection(

@@ -16,7 +16,7 @@ from itertools import chain, zip_longest
 from typing import Any, TypeAlias, cast
 
 from covey.address import Step, host_and_port
-from covey.errors import AddressError, ConnectError, ConnectionAborted, DialFailed
+from covey.errors import AddressError, ConnectError, ConnectionAborted, DialFailed, UsageError
 from covey.host_port import HostPort, check_port, show, unmapped
 from covey.limits import Limits
 from covey.net.sockets import Option, liveness_options, set_options
@@ -30,6 +30,9 @@ MAX_ADDRESSES = 16
 """Addresses of one name that are tried: who answers our queries makes no port scanner of us."""
 BACKLOG = 512
 """Connections that the system keeps for us between two turns of the loop."""
+ACCEPTED_AT_ONCE = 1
+"""Connections taken in a turn of the loop. Where the system has no descriptors left, asyncio tries
+as many times all the same, each with a line in the log and a timer that tries as often again."""
 SETTLING_TURNS = 4
 """Turns of the loop until what it had accepted when it stopped has come to our door and gone."""
 
@@ -76,9 +79,11 @@ class TcpTransport:
     ) -> TcpListener:
         """Listen on `host`; None means all interfaces, over IPv6 and IPv4 where there is IPv6.
 
-        Raises `UsageError` for a port outside 0 to 65535, `ConnectError` where it cannot be had.
+        Raises `UsageError` for a port outside 0 to 65535 and for an empty host, `ConnectError`
+        where the port cannot be had.
         """
         check_port(port, or_any=True)
+        _check_host(host)
         try:
             if host is None:
                 opened = _open_dual_stack(port)
@@ -93,9 +98,10 @@ class TcpTransport:
         server: asyncio.Server | None = None
         try:
             server = await loop.create_server(
-                lambda: door, sock=opened, backlog=BACKLOG, start_serving=False
+                lambda: door, sock=opened, backlog=ACCEPTED_AT_ONCE, start_serving=False
             )
             await server.start_serving()
+            opened.listen(BACKLOG)  # again: the loop has told the system its own number
         except BaseException:
             if server is not None:  # else the loop would go on looking at the descriptor
                 server.close()
@@ -191,6 +197,14 @@ class _Caller(asyncio.Protocol):
             opened.abort()
 
 
+def _check_host(host: str | None) -> None:
+    """Raise what `listen` promises for a host that nobody could find."""
+    if not (host is None or isinstance(host, str)):
+        raise TypeError(f"a host to listen on is text or None, not {type(host).__name__}")
+    if host == "":
+        raise UsageError("a host to listen on is a name or an address; None is all interfaces")
+
+
 def _open_dual_stack(port: int) -> socket.socket:
     """A socket on all interfaces; of IPv4 alone where the system has no IPv6."""
     try:
@@ -235,7 +249,11 @@ async def _resolve(host: str, port: int) -> list[Target]:
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
+    except ValueError as error:  # of the codec for names, or a zero in one
+        raise ConnectError(
+            f"cannot find {host!r}: that is no host name", code="ENOTFOUND"
+        ) from error
+    except OSError as error:
         raise _connect_error(error, f"cannot find {host}") from error
     unique: list[Target] = list(dict.fromkeys((entry[0], entry[4]) for entry in found))
     first = [target for target in unique if target[0] == unique[0][0]]

@@ -61,7 +61,8 @@ class Transport(Protocol):
         """Accept on `port` (0: any) of `host` (None: all interfaces, both families).
 
         `accept(remote_address)` gives the shell for a new connection, None refuses it. Raises
-        `ConnectError` when the port cannot be had, `UsageError` for one that there is not.
+        `ConnectError` when the port cannot be had, `UsageError` for one that there is not and for
+        an empty host.
         """
 
 
