@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -336,6 +337,28 @@ async def test_a_dial_may_be_called_off_twice(monkeypatch: pytest.MonkeyPatch) -
                 await asyncio.sleep(0)
             with pytest.raises(ConnectionAborted, match="first"):
                 await dial
+
+
+async def test_a_closed_endpoint_is_not_entered() -> None:
+    endpoint = Endpoint()
+    await endpoint.close()
+    with pytest.raises(ClosedError):
+        await endpoint.__aenter__()
+
+
+@pytest.mark.parametrize("address", [None, 5, b"net:127.0.0.1:1~noise"])
+async def test_what_is_no_address_at_all_is_a_type_error(address: Any) -> None:
+    async with dialling() as endpoint:
+        with pytest.raises(TypeError, match="an address is a str"):
+            await endpoint.dial(address)
+
+
+@pytest.mark.parametrize("port", [True, "5", None, 1.5])
+async def test_a_port_to_listen_at_is_a_whole_number(port: Any) -> None:
+    async with dialling() as endpoint:
+        with pytest.raises(TypeError, match="a port is a number"):
+            await endpoint.listen_on(HOST, port)
+        assert endpoint.addresses == ()
 
 
 async def test_connections_outlive_an_endpoint_that_does_not_own_them() -> None:

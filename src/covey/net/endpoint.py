@@ -99,6 +99,7 @@ class Endpoint:
         return f"<Endpoint {self._who} {places}, {state}>"
 
     async def __aenter__(self) -> Self:
+        self._check_open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -135,7 +136,7 @@ class Endpoint:
         """Accept on `port` (0: any free one) of `host` (None: all interfaces, both families).
 
         Returns the host and port that were bound. Raises `ConnectError` when that fails or the
-        key pair cannot be had, `UsageError` for a port or a transport that there is not.
+        key pair cannot be had, `UsageError` for a port, a host or a transport that cannot be.
         """
         self._check_open()
         await self._know_who()
@@ -171,7 +172,7 @@ class Endpoint:
         this endpoint closes meanwhile.
         """
         self._check_open()
-        if isinstance(address, str):
+        if not isinstance(address, Address):
             address = Address.parse(address)
         await self._know_who()
         transport, handshake, where, step = self._route(address)
