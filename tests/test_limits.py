@@ -79,6 +79,32 @@ def test_the_defaults_fit_one_another() -> None:
     assert limits.max_handshakes <= limits.max_incoming
 
 
+def test_the_defaults_leave_room_in_1024_descriptors() -> None:
+    limits = Limits()
+    open_at_once = limits.max_connections + limits.max_handshakes + limits.max_dials
+    assert open_at_once <= 1024 - 96
+    assert limits.max_connections - limits.max_incoming >= limits.max_dials
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("max_connections", "5", "a whole number, not str"),
+        ("max_frame", True, "a whole number, not bool"),
+        ("max_queued", 1.5, "a whole number, not float"),
+        ("idle_timeout", None, "a number, not NoneType"),
+        ("close_timeout", False, "a number, not bool"),
+    ],
+)
+def test_a_limit_of_the_wrong_type_is_named(name: str, value: object, wanted: str) -> None:
+    with pytest.raises(TypeError, match=f"the limit {name} is {wanted}"):
+        Limits(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_time_may_be_a_whole_number() -> None:
+    assert Limits(idle_timeout=3).idle_timeout == 3
+
+
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
 def test_a_bound_that_bounds_nothing_is_refused(value: float) -> None:
     with pytest.raises(UsageError, match="idle_timeout"):

@@ -19,15 +19,16 @@ class Limits:
     """
 
     # Connections
-    max_connections: int = 1024
-    """Open connections of one hub, both directions; 1,024 descriptors is a usual soft limit."""
-    max_incoming: int = 1000
+    max_connections: int = 704
+    """Open connections of one hub, both directions. With `max_handshakes` and `max_dials` that
+    leaves 96 of 1,024 descriptors, a usual soft limit, for everything else."""
+    max_incoming: int = 640
     """Accepted connections of one hub; leaves room to dial when strangers fill the rest."""
     max_per_ip: int = 64
     """Accepted connections from one remote address; an office behind one router still fits."""
     max_per_key: int = 8
     """Connections to one proven key; more than a few are a mistake or an attack."""
-    max_handshakes: int = 256
+    max_handshakes: int = 192
     """Accepted connections still in their handshake; the oldest is dropped for a new one."""
     connect_timeout: float = 10.0
     """Looking a host up and connecting to it; the `timeout` of a dial may leave it less."""
@@ -73,7 +74,8 @@ class Limits:
     """Bytes kept for one channel's slow asynchronous handler; above it that channel is closed."""
     mux_backlog: int = 32 << 20
     """Bytes kept for all asynchronous handlers of one connection, waiting and running; above it
-    the channel with the most is closed, and the connection where that does not help."""
+    the channels with the most are closed, until an eighth of it is free, and the connection where
+    that does not help."""
     max_name: int = 255
     """Bytes of a protocol name or channel id; all known ids are 32."""
     auto_cork: float = 0.05
@@ -138,10 +140,16 @@ class Limits:
     def __post_init__(self) -> None:
         """Refuse what bounds nothing or does not fit the wire.
 
-        `UsageError` for a negative or not finite number, and for a `max_frame` above 2^24 - 1.
+        `TypeError` for what is no number, or not a whole one where things are counted; `UsageError`
+        for a negative or not finite number, and for a `max_frame` above 2^24 - 1.
         """
         for field in fields(self):
             value = getattr(self, field.name)
+            whole = field.type == "int"
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                wanted = "a whole number" if whole else "a number"
+                given = type(value).__name__
+                raise TypeError(f"the limit {field.name} is {wanted}, not {given}")
             if not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"the limit {field.name} is a number from 0 on, not {value!r}")
         if self.max_frame > MAX_FRAME:
