@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -139,6 +140,18 @@ async def test_a_port_that_another_program_keeps_to_itself_is_told_as_such() -> 
         with pytest.raises(DiscoveryError, match="in use"):
             listener.socket.open()
         assert listener.socket.joined == []
+
+
+async def test_a_socket_that_the_system_does_not_give_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("covey.discovery.multicast.socket.socket", refuse)
+    monkeypatch.setattr("covey.discovery.multicast._tells_arrivals", lambda: True)
+    with pytest.raises(DiscoveryError, match=r"cannot listen to .* Too many open files"):
+        MulticastSocket(lambda *_: None, port=5353, interface="127.0.0.1").open()
 
 
 @pytest.mark.parametrize("missing", ["recvmsg", "add_reader"])

@@ -97,7 +97,10 @@ class MulticastSocket:
                 "multicast needs a system with recvmsg and a loop that can watch sockets, "
                 f"which {type(loop).__name__} on {sys.platform} is not"
             )
-        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise self._unheard(error) from error
         try:
             _prepare(opened)
             opened.bind((GROUP if sys.platform != "win32" else "", self.port))
@@ -106,8 +109,7 @@ class MulticastSocket:
         except OSError as error:
             opened.close()
             self._joined.clear()
-            reason = error.strerror or error
-            raise DiscoveryError(f"cannot listen to {GROUP} port {self.port}: {reason}") from error
+            raise self._unheard(error) from error
         except BaseException:
             opened.close()
             self._joined.clear()
@@ -143,6 +145,10 @@ class MulticastSocket:
             self._socket.sendto(data, (GROUP, self.port if port is None else port))
         except BlockingIOError:
             logger.debug("a datagram was dropped: the socket is full")
+
+    def _unheard(self, error: OSError) -> DiscoveryError:
+        reason = error.strerror or error
+        return DiscoveryError(f"cannot listen to {GROUP} port {self.port}: {reason}")
 
     # Joining
 
