@@ -271,7 +271,7 @@ class Extensions:
             self._inboxes[channel] = inbox
         if not inbox.take(message):
             logger.warning("%r sends extension messages too fast: its channel is closed", channel)
-            inbox.close()
+            inbox.drop()
             channel.close()
 
     def _deliver(self, channel: ExtensionChannel, message: Sent) -> list[Awaitable[object]]:

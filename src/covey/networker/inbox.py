@@ -58,10 +58,14 @@ class Inbox:
         self._held += cost
         return True
 
-    def close(self) -> None:
-        """Drop what waits and cancel what runs: its peer is gone."""
+    def drop(self) -> None:
+        """Drop what waits; the handler that runs may finish."""
         self._waiting.clear()
         self._held = 0
+
+    def close(self) -> None:
+        """Drop what waits and cancel what runs: its peer is gone."""
+        self.drop()
         if self._worker is not None:
             self._worker.cancel()
 
