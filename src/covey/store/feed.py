@@ -386,6 +386,10 @@ class Feed(FeedSession):
         self._check_open()
         if self.writable:
             return
+        prologue = self._log.authority.prologue
+        may_fill = prologue is not None and self._log.length < prologue.length
+        if what == "append" and may_fill and self._options.writable and self._fixed is None:
+            return  # what the key itself vouches for needs no signer
         if self._log.frozen:
             raise StoreError(f"cannot {what}: the log {self.key.hex()} is frozen by a conflict")
         if self._fixed is not None:
