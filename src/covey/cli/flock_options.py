@@ -155,9 +155,11 @@ def split_peer(text: str) -> tuple[str, int]:
 
 @asynccontextmanager
 async def open_flock(
-    options: FlockOptions, handler: Callable[[Connection], Awaitable[None]]
+    options: FlockOptions, handler: Callable[[Connection], Awaitable[None]] | None
 ) -> AsyncIterator[OpenFlock]:
     """A flock that will look where `options` say; closed at the end.
+
+    Without a `handler` connections stay open for whoever takes them from the flock's events.
 
     Raises `CommandError` when the key file cannot be used, or the one interface is missing.
     """
