@@ -324,6 +324,7 @@ async def test_a_thousand_concurrent_connections_through_one_hub() -> None:
         pytest.skip(why)
     many = Limits(
         max_connections=2 * count,
+        max_incoming=count,
         max_per_ip=count,
         max_per_key=count,
         max_handshakes=count,
