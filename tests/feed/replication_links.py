@@ -125,7 +125,11 @@ class Side:
 
     def work(self) -> bool:
         """Do what is due now; whether anything was."""
-        staged = self.log.flush() if self.log.staged_blocks else 0
+        staged = 0
+        try:
+            staged = self.log.flush() if self.log.staged_blocks else 0
+        except StoreError as error:
+            self.replicator.store_failed(error)
         due = self.replicator.next_timer()
         if due is not None and due <= self.now:
             self.replicator.handle_timer(self.now)
@@ -232,7 +236,10 @@ class Link:
         self.open = False
         for end in self.ends:
             assert end.peer is not None
-            end.incoming.clear()
+            if end.side is remote or remote is None:
+                end.incoming.clear()
+            while end.incoming:
+                self.deliver(end, *end.incoming.popleft())
             if end.side is not remote:
                 end.peer.closed(end.side.now, remote=remote is not None)
 

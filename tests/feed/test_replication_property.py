@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from random import Random
 from typing import Any
 
 import pytest
 
-from covey.errors import CoveyError, StoreError
+from covey.errors import CoveyError
 from tests.feed.replication_links import Link, Side, pass_time, run
 
 
@@ -96,8 +95,7 @@ class Scene:
                     link.step()
             for side in self.sides:
                 if self.random.random() < 0.3:
-                    with contextlib.suppress(StoreError):
-                        side.work()
+                    side.work()
 
     def clog(self) -> None:
         """A channel is full, or takes messages again."""

@@ -177,6 +177,8 @@ class Downloads:
         if peer.failures >= MAX_FAILURES:
             raise ReplicationError("its answers do not verify", shun=True) from error
         peer.paused = f"an answer did not verify: {error}"
+        # What is under way would fail for the same reason, before it can say what it has.
+        self._recall(peer)
         length = min(self._log.length, peer.remote.length)
         if length and peer.remote.fork == self._log.fork:
             peer.probing = True
@@ -192,11 +194,15 @@ class Downloads:
     def recall_all(self) -> None:
         """Cancel everything under way: it was asked for a log that is no longer so."""
         for peer in self._peers:
-            outstandings = list(peer.table.open.values())
-            for outstanding in outstandings:
-                peer.cancel(outstanding.request.id)
-            self._release(outstandings)
+            self._recall(peer)
         self.forks.restart()
+
+    def _recall(self, peer: ReplicationPeer) -> None:
+        """Cancel everything under way to a peer."""
+        outstandings = list(peer.table.open.values())
+        for outstanding in outstandings:
+            peer.cancel(outstanding.request.id)
+        self._release(outstandings)
 
     def expire(self, peer: ReplicationPeer, now: float) -> None:
         """Cancel requests that were not answered in time; `ReplicationError` after too many."""

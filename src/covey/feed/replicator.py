@@ -271,7 +271,8 @@ class Replicator(Orders):
         try:
             self.conversation.consider_forks()
             self._stirred = False
-            for peer in list(self.peers):
+            # Who let a request lie is asked again only for what nobody else has.
+            for peer in sorted(self.peers, key=lambda peer: peer.stalled):
                 self.downloads.fill(peer, now)
             self.updates.check()
             self._tell_downloading()
