@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from covey.cli.narrator import Brief, narrate
+from covey.cli.narrator import Brief, line_of, narrate
 from covey.cli.output import Output
 from covey.errors import ProtocolError, SelfConnection
 from covey.events import EventStream
@@ -19,9 +19,11 @@ from covey.flock.events import (
     FlockEvent,
     Peer,
     PeerBanned,
+    PeerDropped,
     PeerRejected,
 )
 from covey.flock.policy import Reason
+from covey.net.close_reason import CloseReason
 
 CONNECTION = SimpleNamespace(
     id=7,
@@ -118,3 +120,38 @@ def test_who_meets_itself_under_a_fresh_key_says_nothing() -> None:
     assert brief.text(PeerBanned(Peer("10.0.0.5", 9, b"x"), Reason.DETECTED_SELF)) == ""
     assert brief.text(ConnectionClosed(INFO, error=SELF)) == ""
     assert (brief.trouble, brief.advice) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "text", "error", "line"),
+    [
+        (CloseReason.LOCAL, "I am bored", None, "closed: I am bored"),
+        (CloseReason.REMOTE_END, "remote-end", None, "closed: the other side ended it"),
+        (CloseReason.PROTOCOL, "bad", ProtocolError("bad"), "closed: bad"),
+        (None, "", ProtocolError("bad"), "closed: bad"),
+        (None, "", None, "closed"),
+    ],
+)
+def test_the_end_of_a_connection_says_why(
+    reason: CloseReason | None, text: str, error: Exception | None, line: str
+) -> None:
+    event = ConnectionClosed(INFO, error=error, reason=reason, text=text)
+    assert line_of(event) == f"connection with 10.0.0.5:40123 {line}"
+
+
+@pytest.mark.parametrize("reason", CloseReason)
+def test_no_reason_to_close_is_told_by_its_name_alone(reason: CloseReason) -> None:
+    told = line_of(ConnectionClosed(INFO, reason=reason, text=str(reason)))
+    assert told.partition(" closed: ")[2] not in ("", str(reason))
+
+
+def test_a_peer_that_is_given_up_says_why() -> None:
+    dropped = PeerDropped(Peer("h", 1, b"x", retries=5), ProtocolError("bad"))
+    assert line_of(dropped) == "gave up h:1 after 5 attempts: bad"
+
+
+async def test_programs_are_told_why_a_connection_ended() -> None:
+    closed = ConnectionClosed(INFO, reason=CloseReason.LOCAL, text="I am bored")
+    (line,) = await told([closed], as_json=True)
+    record = json.loads(line)
+    assert (record["reason"], record["text"]) == ("local", "I am bored")

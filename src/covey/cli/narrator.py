@@ -234,12 +234,14 @@ def _redundant(event: RedundantConnection) -> str:
 
 
 def _closed(event: ConnectionClosed) -> str:
-    why = f": {event.error}" if event.error else ""
-    return f"connection with {_remote(event.info)} closed{why}"
+    said = "" if event.text == event.reason else event.text  # its bare name says little
+    why = said or event.error or _ENDS.get(str(event.reason), "")
+    return f"connection with {_remote(event.info)} closed" + (f": {why}" if why else "")
 
 
 def _dropped(event: PeerDropped) -> str:
-    return f"gave up {_place(event.peer)} after {event.peer.retries} attempts"
+    text = f"gave up {_place(event.peer)} after {event.peer.retries} attempts"
+    return f"{text}: {event.error}" if event.error else text
 
 
 def _handler_failed(event: HandlerFailed) -> str:
@@ -253,6 +255,22 @@ def _listening(event: Listening) -> str:
 def _cannot_listen(event: FlockError) -> str:
     return f"cannot listen: {event.error}"
 
+
+_ENDS: Final[Mapping[str, str]] = {
+    "local": "this side ended it",
+    "remote-end": "the other side ended it",
+    "reset": "it was cut",
+    "protocol": "the other side broke a rule",
+    "timeout": "the other side was silent for too long",
+    "handshake": "its handshake failed",
+    "refused": "it is not let in",
+    "limit": "there are enough",
+    "redundant": "another one with the same peer is kept",
+    "self": "it led back here",
+    "shutdown": "this side is closing",
+    "aborted": "this side called it off",
+}
+"""What is said of each `CloseReason` of a connection that nobody gave words for."""
 
 _LINES: Final[Mapping[str, Callable[[Any], str]]] = {
     "peer": _peer,

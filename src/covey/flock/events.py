@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from covey.flock.policy import Cause, Kind, Reason
+from covey.net.close_reason import CloseReason
 from covey.net.connection import Connection
 
 
@@ -157,20 +158,27 @@ class RedundantConnection:
 class ConnectionClosed:
     """A raw connection ended; `connection` is None when its handshake was never completed.
 
-    `error` is what ended it, or None for an orderly end.
+    `error` is what ended it, or None for an orderly end. `reason` says who ended it, or what did,
+    `text` the same in words: of the error, of who closed it, or else the reason's name.
     """
 
     info: ConnectionInfo
     connection: Connection | None = None
     error: Exception | None = None
+    reason: CloseReason | None = None
+    text: str = ""
     type: Literal["connection-closed"] = "connection-closed"
 
 
 @dataclass(frozen=True, slots=True)
 class PeerDropped:
-    """A candidate failed too often and is forgotten; found again it starts anew."""
+    """A candidate failed too often and is forgotten; found again it starts anew.
+
+    `error` is that of the last attempt, or what its connection was lost by.
+    """
 
     peer: Peer
+    error: Exception | None = None
     type: Literal["drop"] = "drop"
 
 

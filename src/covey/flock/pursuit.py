@@ -348,7 +348,7 @@ class Pursuit:
             peer = self._context.peer(candidate)
             candidate.state = CandidateState.IDLE
             self._forget(candidate)
-            self._context.publish(PeerDropped(peer))
+            self._context.publish(PeerDropped(peer, error))
             return
         candidate.state = CandidateState.WAITING
         candidate.due = self._context.clock.now() + wait

@@ -372,8 +372,9 @@ class Roster:
             record.timer.cancel()
         successor = self._forget_link(record)
         self._see_handler_out(record)
-        error = record.connection.close_error
-        self._context.publish(ConnectionClosed(record.info, record.connection, error))
+        connection, error = record.connection, record.connection.close_error
+        reason, text = connection.close_reason, connection.close_text
+        self._context.publish(ConnectionClosed(record.info, connection, error, reason, text))
         if stage is Stage.IDENTIFYING:
             self._owner.attempt_failed(record, error or HandshakeError("closed too early"))
         elif stage in (Stage.REGISTERED, Stage.SETTLING) and successor is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from covey.errors import ConnectError, HandshakeTimeout, SelfConnection
+from covey.errors import ConnectError, ConnectionAborted, HandshakeTimeout, SelfConnection
 from covey.flock.candidates import Candidate
 from covey.flock.context import Context
 from covey.flock.events import (
@@ -16,6 +16,7 @@ from covey.flock.events import (
 )
 from covey.flock.policy import Kind
 from covey.net.attempt import Attempt
+from covey.net.close_reason import CloseReason, reason_of
 from covey.net.connection import Connection
 
 
@@ -33,6 +34,14 @@ def _info(attempt: Attempt, candidate: Candidate | None) -> ConnectionInfo:
 def info_of(connection: Connection, candidate: Candidate | None) -> ConnectionInfo:
     """The information of a connection whose id is not known yet."""
     return _info(connection.attempt, candidate)
+
+
+def _unfinished(info: ConnectionInfo, error: ConnectError) -> ConnectionClosed:
+    """The end of a raw connection whose handshake was never completed."""
+    reason = reason_of(error)
+    if reason is CloseReason.ABORTED and not isinstance(error, ConnectionAborted):
+        reason = CloseReason.HANDSHAKE
+    return ConnectionClosed(info, None, error, reason, str(error))
 
 
 class OutgoingWatch:
@@ -69,11 +78,11 @@ class OutgoingWatch:
         if isinstance(error, SelfConnection):
             self.is_self = True
             self._met_self(self._candidate)
-            self._context.selves.dialled(ConnectionClosed(info, None, error))
+            self._context.selves.dialled(_unfinished(info, error))
             return
         if isinstance(error, HandshakeTimeout):
             self._context.publish(HandshakeTimedOut(info))
-        self._context.publish(ConnectionClosed(info, None, error))
+        self._context.publish(_unfinished(info, error))
 
 
 class IncomingWatch:
@@ -98,8 +107,8 @@ class IncomingWatch:
         text, reason = f"its handshake failed: {error}", error.code or type(error).__name__
         context.tell_host(info.host, "handshake-failed", text, reason=reason, error=error)
         if isinstance(error, SelfConnection):  # nobody could dial where it came from: no ban
-            context.selves.accepted(ConnectionClosed(info, None, error))
+            context.selves.accepted(_unfinished(info, error))
             return
         if isinstance(error, HandshakeTimeout):
             context.publish(HandshakeTimedOut(info))
-        context.publish(ConnectionClosed(info, None, error))
+        context.publish(_unfinished(info, error))
