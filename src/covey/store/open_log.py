@@ -92,6 +92,8 @@ class OpenLog:
         self.channels: dict[Any, LogChannel] = {}
         """By connection, from the first OPEN on."""
         self.peers: dict[ReplicationPeer, FeedPeer] = {}
+        self._departed: dict[ReplicationPeer, FeedPeer] = {}
+        """Peers that are gone, and whose last blocks are yet to be written."""
         self.extensions: dict[str, Extension] = {}
         self.wanted = False
         """Whether its blocks are wanted here: a session is active, or was until lately."""
@@ -269,13 +271,17 @@ class OpenLog:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
             self._flush_timer = None
-        if self.closed or not self.log.staged_blocks:
+        if self.closed:
+            return
+        if not self.log.staged_blocks:
+            self._departed.clear()
             return
         began = self.host.clock.time()
         try:
             self.log.flush()
         except StoreError as error:
-            self.replicator.downloads.store_failed(error)
+            self.replicator.store_failed(error)
+        self._departed.clear()
         self._flush_took = self.host.clock.time() - began
         self.touch()
 
@@ -306,7 +312,7 @@ class OpenLog:
         match event:
             case told.Downloaded(peer, index, size):
                 self._down.add(size, now)
-                if (shown := self.peers.get(peer)) is not None:
+                if (shown := self.peers.get(peer) or self._departed.get(peer)) is not None:
                     shown.count_down(size, now)
                     self._publish(feed_events.Downloaded(index, size, shown))
             case told.Uploaded(peer, index, size):
@@ -320,6 +326,8 @@ class OpenLog:
                     extension.receive(payload, shown)
             case told.PeerRemoved(peer, error):
                 if (shown := self.peers.pop(peer, None)) is not None:
+                    if self.log.staged_blocks:
+                        self._departed[peer] = shown
                     self._publish(feed_events.PeerRemoved(shown, error))
                 self.look_idle()
             case told.ChannelDone(peer, error):
