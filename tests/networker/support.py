@@ -22,6 +22,7 @@ from covey.flock.events import (
     Peer,
     PeerConnected,
 )
+from covey.flock.flock import Flock
 from covey.flock.view import FlockEntry
 from covey.host_port import HostPort
 from covey.keys import KeyPair
@@ -165,6 +166,10 @@ class FakeFlock:
         self._entries: tuple[FlockEntry, ...] = ()
         self._view = LiveView(lambda: self._entries)
 
+    @property
+    def real(self) -> Flock:
+        return cast("Flock", self)
+
     # What a networker asks
 
     @property
@@ -277,7 +282,7 @@ async def faked(
 ) -> AsyncIterator[tuple[Networker, FakeFlock, Recorder]]:
     """A networker on a fake flock that it was given; it has begun to hear of connections."""
     flock = flock or FakeFlock()
-    networker = Networker(store or FakeStore(), flock=flock, **options)
+    networker = Networker(store or FakeStore(), flock=flock.real, **options)
     async with networker:
         yield networker, flock, Recorder(networker)
 

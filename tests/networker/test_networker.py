@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from covey.conn.hub import Hub
 from covey.errors import (
     ClosedError,
     ConnectError,
@@ -21,9 +22,9 @@ from covey.errors import (
 )
 from covey.flock.candidates import CandidateState as State
 from covey.flock.events import FlockError, HandshakeTimedOut, RedundantConnection
-from covey.flock.flock import Flock
 from covey.flock.policy import Cause
 from covey.keys import KeyPair
+from covey.limits import Limits
 from covey.net.close_reason import CloseReason
 from covey.networker import Networker, Peer
 from covey.networker import networker as networker_module
@@ -54,7 +55,6 @@ GONE = ["peer-remove", "stream-closed"]
 async def test_row_1_nothing_listens_before_listen_or_configure() -> None:
     before = Belongings()
     async with Networker(FakeStore(), discovery=False, host=HOST) as networker:
-        assert isinstance(networker.flock, Flock)
         assert networker.flock.addresses == ()
         assert await before.left() == []
         assert len(networker.public_key) == 32
@@ -70,19 +70,31 @@ async def test_row_1_a_key_pair_that_is_given_is_the_one_that_is_proven() -> Non
 
 async def test_row_1_a_given_flock_hears_nothing_before_either() -> None:
     flock = FakeFlock()
-    async with Networker(FakeStore(), flock=flock):
+    async with Networker(FakeStore(), flock=flock.real):
         assert flock.calls == []
 
 
 async def test_a_given_flock_takes_no_options_and_must_prove_a_key() -> None:
     with pytest.raises(UsageError):
-        Networker(FakeStore(), flock=FakeFlock(), key_pair=SMALL)
+        Networker(FakeStore(), flock=FakeFlock().real, key_pair=SMALL)
     with pytest.raises(UsageError):
-        Networker(FakeStore(), flock=FakeFlock(), host=HOST)
+        Networker(FakeStore(), flock=FakeFlock().real, host=HOST)
     keyless = FakeFlock()
     keyless.key_pair = None
     with pytest.raises(UsageError, match="key"):
-        Networker(FakeStore(), flock=keyless)
+        Networker(FakeStore(), flock=keyless.real)
+
+
+async def test_row_1_a_hub_that_is_given_proves_its_own_key() -> None:
+    async with Hub(key_pair=LARGE) as hub, quiet(hub=hub) as (networker, _):
+        assert networker.public_key == LARGE.public_key
+
+
+async def test_section_4_keep_alives_are_frequent_and_silence_is_an_end() -> None:
+    async with quiet() as (first, _), quiet(limits=Limits(keep_alive=7.0)) as (second, _):
+        assert (first.limits.keep_alive, first.limits.idle_timeout) == (5.0, 20.0)
+        assert first.limits.idle_timeout > Limits().keep_alive, "other nodes of covey are alive"
+        assert second.limits.keep_alive == 7.0
 
 
 async def test_row_2_listening_twice_begins_once() -> None:
@@ -101,7 +113,6 @@ async def test_row_3_configure_listens_if_nobody_did() -> None:
         assert flock.calls == [("subscribe",), ("join", TOPIC, True, True)]
     async with quiet() as (real, _):
         await real.configure(TOPIC)
-        assert isinstance(real.flock, Flock)
         assert len(real.flock.addresses) == 1
 
 
@@ -726,7 +737,7 @@ async def test_row_31_close_is_bounded(
     monkeypatch.setattr(networker_module, "CLOSE_TIME", 0.01)
     flock = FakeFlock()
     flock.close_forever = True
-    networker = Networker(FakeStore(), flock=flock)
+    networker = Networker(FakeStore(), flock=flock.real)
     networker._owned = True  # as one that it made
     heard = Recorder(networker)
     await networker.listen_on()

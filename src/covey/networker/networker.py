@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
-from typing import Final, Literal, Protocol, Self, TypedDict, Unpack
+from typing import Final, Literal, Self, TypeAlias, TypedDict, Unpack
 
 from covey.closing import Closing
 from covey.conn.hub import Hub
@@ -26,7 +26,6 @@ from covey.host_port import HostPort
 from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.net.close_reason import CloseReason
-from covey.net.connection import Connection
 from covey.networker.events import NetworkerEvent, NetworkerFailed, Peer
 from covey.networker.extensions import (
     Extension,
@@ -39,7 +38,7 @@ from covey.networker.extensions import (
 from covey.networker.policy import topic_bytes
 from covey.networker.stream import PeerStream
 from covey.networker.streams import Store, Streams, StreamsOptions, info_of
-from covey.networker.topics import Topics, TopicStatus, TopicSwarm
+from covey.networker.topics import Topics, TopicStatus
 from covey.owned_tasks import OwnedTasks
 from covey.wire.named_encodings import Encoding
 
@@ -53,7 +52,7 @@ NETWORKER_LIMITS: Final = replace(DEFAULT_LIMITS, keep_alive=5.0, idle_timeout=2
 """What bounds a networker that is given no `Limits`: keep-alives as often as the original's, and
 its 20 s of silence, in which also a remote with covey's usual 15 s between keep-alives speaks."""
 
-TopicName = bytes | bytearray | memoryview | str
+TopicName: TypeAlias = bytes | bytearray | memoryview | str
 """A discovery key: 32 bytes, or 64 hexadecimal digits."""
 
 
@@ -70,27 +69,6 @@ class FlockOptions(TypedDict, total=False):
     host: str | None
     public_sources: Collection[str]
     clock: Clock | None
-
-
-class Swarm(TopicSwarm, Protocol):
-    """What a networker needs of its flock."""
-
-    @property
-    def key_pair(self) -> KeyPair | None:
-        """The key pair that it proves."""
-
-    @property
-    def connections(self) -> tuple[Connection, ...]:
-        """The connections of the connected peers."""
-
-    def subscribe(self, callback: Callable[[FlockEvent], object]) -> Callable[[], None]:
-        """Call `callback` with each event as it happens."""
-
-    async def listen_on(self, host: str | None = None, port: int = 0) -> HostPort:
-        """Accept connections."""
-
-    async def close(self) -> None:
-        """End everything."""
 
 
 class Networker:
@@ -114,7 +92,7 @@ class Networker:
         self,
         store: Store,
         *,
-        flock: Swarm | None = None,
+        flock: Flock | None = None,
         key_pair: KeyPair | None = None,
         ignore_loopback: bool = False,
         limits: Limits | None = None,
@@ -122,12 +100,12 @@ class Networker:
     ) -> None:
         if flock is not None and (key_pair is not None or flock_options):
             raise UsageError("key_pair and options are for a flock of one's own, not a given one")
-        self._limits = limits or NETWORKER_LIMITS
+        self.limits = limits or NETWORKER_LIMITS
         self._owned = flock is None
         if flock is None:
             if flock_options.get("hub") is None and key_pair is None:
                 key_pair = KeyPair.generate()
-            flock = Flock(key_pair=key_pair, limits=self._limits, **flock_options)
+            flock = Flock(key_pair=key_pair, limits=self.limits, **flock_options)
         if flock.key_pair is None:
             raise UsageError("a networker proves a key: the given hub or flock has none")
         self.store = store
@@ -135,14 +113,14 @@ class Networker:
         self._key_pair = flock.key_pair
         self._closing = Closing()
         self._tasks = OwnedTasks(logger)
-        self._events: EventStream[NetworkerEvent] = EventStream(backlog=self._limits.event_backlog)
+        self._events: EventStream[NetworkerEvent] = EventStream(backlog=self.limits.event_backlog)
         self._unsubscribe: Callable[[], None] | None = None
-        self._extensions = Extensions(self._tasks, backlog=self._limits.extension_backlog)
+        self._extensions = Extensions(self._tasks, backlog=self.limits.extension_backlog)
         options = StreamsOptions(
             store=store,
             own_key=self._key_pair.public_key,
             ignore_loopback=ignore_loopback,
-            limits=self._limits,
+            limits=self.limits,
             publish=self._events.publish,
         )
         self._streams = Streams(options, self._extensions)
