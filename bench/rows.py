@@ -33,6 +33,7 @@ class TwoProcesses:
     figure: str
     program: str = "node-stream.cjs"
     options: dict[str, int] = field(default_factory=dict)
+    module: str = "bench.covey_peer"
     on_server: bool = False
     cpu_each: bool = False
 
@@ -42,8 +43,8 @@ class TwoProcesses:
             part for name, value in self.options.items() for part in (f"--{name}", f"{value}")
         ]
         both = ["--what", self.what, *options]
-        server = python("bench.covey_peer", "--mode", "server", *both)
-        client = python("bench.covey_peer", "--mode", "client", *both)
+        server = python(self.module, "--mode", "server", *both)
+        client = python(self.module, "--mode", "client", *both)
         return self._measure(server, client)
 
     def node(self) -> Measured:
@@ -61,6 +62,31 @@ class TwoProcesses:
             server, client, self.figure, on_server=self.on_server, cpu_each=self.cpu_each
         )
         return figure, ""
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """One program of each side that does the work by itself."""
+
+    what: str
+    figure: str
+    options: dict[str, int] = field(default_factory=dict)
+
+    def covey(self) -> Measured:
+        """The work done by covey."""
+        options = [
+            part for name, value in self.options.items() for part in (f"--{name}", f"{value}")
+        ]
+        return self._measure(python("bench.covey_log", "--what", self.what, *options))
+
+    def node(self) -> Measured:
+        """The work done by Node."""
+        options = [f"--{name}={value}" for name, value in self.options.items()]
+        return self._measure(node("node-replicate.cjs", f"--what={self.what}", *options))
+
+    def _measure(self, command: list[str]) -> Measured:
+        with running(command) as program:
+            return float(program.line(self.figure)[self.figure]), ""
 
 
 def _staging(command: list[str], size: int) -> Measured:
@@ -132,4 +158,46 @@ def rows(scale: float = 1.0) -> list[Row]:
             more_is_better=False,
             pairs=3,
         ),
+        *_log_rows(some),
     ]
+
+
+def _log_rows(some: Callable[[int], int]) -> list[Row]:
+    def replicate(blocks: int, size: int) -> TwoProcesses:
+        options = {"blocks": some(blocks), "size": size}
+        return TwoProcesses(
+            "replicate", "blocksPerSec", "node-replicate.cjs", options, module="bench.covey_log"
+        )
+
+    small, large = replicate(20_000, 1024), replicate(2_000, 65_536)
+    append = Alone("append", "blocksPerSec", {"blocks": some(5_000)})
+    batch = Alone("append-batch", "blocksPerSec", {"blocks": some(20_000)})
+    opening = Alone("feeds", "firstCoreMs", {"n": some(10_000)})
+    memory = Alone("feeds", "bytesPerFeed", {"n": some(10_000), "open": some(10_000)})
+    unit = "blocks/s"
+    return [
+        Row(
+            "replicate-small", unit, "20,000 blocks of 1 KiB from disk to disk, encrypted",
+            small.covey, small.node, at_least=2.0, pairs=3,
+        ),
+        Row(
+            "replicate-large", unit, "2,000 blocks of 64 KiB, the same way",
+            large.covey, large.node, at_least=2.0, pairs=3,
+        ),
+        Row(
+            "append", unit, "5,000 blocks of 1 KiB, each awaited (ours: each on disk)",
+            append.covey, append.node, pairs=3,
+        ),
+        Row(
+            "append-batch", unit, "20,000 blocks of 1 KiB, 64 at a time",
+            batch.covey, batch.node, pairs=3,
+        ),
+        Row(
+            "feeds", "ms", "a store of 10,000 logs: until the first can be read",
+            opening.covey, opening.node, more_is_better=False, pairs=3,
+        ),
+        Row(
+            "feeds-memory", "bytes each", "10,000 logs of that store open at once",
+            memory.covey, memory.node, more_is_better=False, pairs=1,
+        ),
+    ]  # fmt: skip
