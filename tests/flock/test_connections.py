@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -238,6 +239,43 @@ async def test_a_claimed_smaller_id_does_not_displace_a_connection() -> None:
         assert flock.connections == (genuine,)
         assert not genuine.closed
         assert flock.total_connections == 1
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="no such options here")
+async def test_a_claimed_id_has_the_connection_probed_that_is_kept() -> None:
+    """Section 5: whoever claims it may be the peer, whose machine vanished without a word."""
+
+    def told(connection: Connection) -> tuple[int, ...]:
+        transport = connection._shell._transport
+        assert transport is not None
+        raw = transport.get_extra_info("socket")
+        names = ("KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT")
+        return tuple(
+            raw.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}"))
+            for name in names
+            if hasattr(socket, f"TCP_{name}")
+        )
+
+    clock = HandClock()
+    async with AsyncExitStack() as stack:
+        plain: dict[str, Any] = {"handshake": "plain", "id": b"\x01" * 32}
+        flock, events = await stack.enter_async_context(
+            quiet_flock(handshake="plain", id=b"\x02" * 32, clock=clock)
+        )
+        friend, _ = await stack.enter_async_context(quiet_flock(**plain))
+        again, _ = await stack.enter_async_context(quiet_flock(**plain))
+        flock.add_peer("x", await friend.listen_on())
+        genuine = (await events.seen("connection")).connection
+        before = told(genuine)
+        assert before[0] > 1
+        again.add_peer("x", await flock.listen_on())
+        await until(lambda: flock.connecting == 1 and clock.planned)
+        assert told(genuine)[:2] == (1, 1)
+        clock.turn(policy.HOLD)
+        await events.seen("redundant-connection")
+        assert told(genuine)[:2] == (1, 1)
+        clock.turn(policy.PROBED)
+        assert (told(genuine), genuine.closed) == (before, False)
 
 
 async def test_a_held_connection_takes_over_when_the_remote_ends_the_other() -> None:

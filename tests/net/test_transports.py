@@ -6,13 +6,14 @@ import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from covey.address import Address, Step, encode_key
 from covey.errors import AddressError, ClosedError, ConnectError, HandshakeError, UsageError
 from covey.limits import Limits
-from covey.net import tcp
+from covey.net import sockets, tcp
 from covey.net.connection import Connection
 from covey.net.endpoint import Endpoint
 from covey.net.sockets import liveness_options
@@ -183,6 +184,47 @@ async def test_the_system_looks_for_dead_hosts_on_both_ends(handshake: str) -> N
                 assert raw.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}")) == value
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 40_000
+
+
+class _Told:
+    """A transport and its socket, with `waiting` bytes to write; keeps what it is told."""
+
+    def __init__(self, waiting: int = 0) -> None:
+        self.waiting = waiting
+        self.options: dict[int, int] = {}
+
+    def get_extra_info(self, _: str) -> _Told:
+        return self
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    def setsockopt(self, _: int, name: int, value: int) -> None:
+        self.options[name] = value
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="no such options here")
+@pytest.mark.parametrize(
+    ("busy", "waiting", "milliseconds", "idle"),
+    [(0, 0, 0, 1), (9, 0, 5_000, None), (9, 9, 60_000, 30)],
+)
+def test_who_is_probed_is_asked_at_once_unless_it_may_only_be_slow(
+    monkeypatch: pytest.MonkeyPatch, busy: int, waiting: int, milliseconds: int, idle: int | None
+) -> None:
+    monkeypatch.setattr(sockets, "unacknowledged", lambda _: busy)
+    told: Any = _Told(waiting)
+    sockets.probe(told, Limits(), urgent=True)
+    assert told.options[socket.TCP_USER_TIMEOUT] == milliseconds
+    assert told.options.get(socket.TCP_KEEPIDLE) == idle
+    sockets.probe(told, Limits(), urgent=False)
+    assert told.options[socket.TCP_USER_TIMEOUT] == 60_000
+    assert told.options[socket.TCP_KEEPIDLE] == 30
+
+
+def test_without_an_idle_timeout_nobody_is_probed() -> None:
+    told: Any = _Told()
+    sockets.probe(told, Limits(idle_timeout=0), urgent=True)
+    assert told.options == {}
 
 
 def test_without_an_idle_timeout_the_system_is_told_nothing() -> None:

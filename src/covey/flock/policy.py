@@ -22,6 +22,8 @@ HOLD = 1.0
 """Seconds that a redundant connection is kept open in case the remote ends the other one."""
 SETTLE = 1.0
 """Seconds for which a connection that a crossing one may replace is kept from its user at most."""
+PROBED = 10.0
+"""Seconds for which a connection is looked after when somebody else claims its peer's id."""
 SILENCE = 18.0
 """Seconds without a byte after which a connection that sends keep-alives every 15 is dead."""
 

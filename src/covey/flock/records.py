@@ -50,6 +50,7 @@ class Record:
     """One connection. `origin` is the candidate that was dialled, `candidates` all that led here.
 
     `seen` is the count of bytes read when somebody last looked, and when it had last changed.
+    `probing` runs while it is found out whether the remote is alive.
     """
 
     connection: Connection
@@ -60,6 +61,7 @@ class Record:
     candidates: list[Candidate] = field(default_factory=list)
     handler: asyncio.Task[None] | None = None
     timer: Timer | None = None
+    probing: Timer | None = None
     seen: tuple[int, float] = (0, 0.0)
     finished: bool = False
 

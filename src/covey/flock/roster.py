@@ -232,12 +232,28 @@ class Roster:
             self._register(new)
             return
         self._lead_to(other, new.origin)
+        if cause is Cause.UNPROVEN:
+            self._probe(other)
         if outcome is Outcome.HELD:
             self._move(new, Stage.HELD)
             when = self._context.clock.now() + policy.HOLD
             new.timer = self._context.clock.call_at(when, lambda: self._let_go(new, cause))
         else:
             self._drop(new, cause)
+
+    def _probe(self, record: Record) -> None:
+        """Its peer's id was claimed: by that peer, if its host is gone, which is seen in seconds.
+
+        For a while only: a claim must not make a connection give way sooner than others for good.
+        """
+        if record.probing is None and not record.connection.closed:
+            record.connection.probe()
+            when = self._context.clock.now() + policy.PROBED
+            record.probing = self._context.clock.call_at(when, lambda: self._probed(record))
+
+    def _probed(self, record: Record) -> None:
+        record.probing = None
+        record.connection.probe(urgent=False)
 
     def _lead_to(self, record: Record, origin: Candidate | None) -> None:
         """A candidate turned out to be the peer of a connection that there is already."""
@@ -368,8 +384,9 @@ class Roster:
         stage = record.stage
         self._move(record, Stage.ENDING)
         self._records.pop(record.connection.id, None)
-        if record.timer is not None:
-            record.timer.cancel()
+        for timer in (record.timer, record.probing):
+            if timer is not None:
+                timer.cancel()
         successor = self._forget_link(record)
         self._see_handler_out(record)
         connection, error = record.connection, record.connection.close_error

@@ -365,6 +365,10 @@ class Connection:
         """Whether the remote ended its half: what it sent before can still be read."""
         return self._remote_ended
 
+    def probe(self, *, urgent: bool = True) -> None:
+        """Have the system cut it in seconds if the remote is gone; not `urgent`: as usual again."""
+        self._shell.probe(urgent=urgent)
+
     # What the shell calls
 
     def messages_received(self, messages: list[bytes]) -> None:

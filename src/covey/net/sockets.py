@@ -6,6 +6,7 @@ import asyncio
 import math
 import socket
 import sys
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from covey.limits import Limits
@@ -20,6 +21,9 @@ except ImportError:
 
 PROBES = 4
 """Unanswered probes of a quiet connection after which its host is dead."""
+
+URGENT_TIMEOUT = 5.0
+"""Seconds that bytes may stay unconfirmed while a connection is probed."""
 
 Option: TypeAlias = tuple[int, int, int]
 
@@ -41,6 +45,10 @@ def liveness_options(limits: Limits) -> tuple[Option, ...]:
         "TCP_KEEPCNT": PROBES,
         "TCP_USER_TIMEOUT": 1000 * max(1, math.ceil(seconds)),
     }
+    return _known_here(wanted)
+
+
+def _known_here(wanted: Mapping[str, int]) -> tuple[Option, ...]:
     return (
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         *(
@@ -49,6 +57,28 @@ def liveness_options(limits: Limits) -> tuple[Option, ...]:
             if hasattr(socket, name)
         ),
     )
+
+
+def probe(transport: asyncio.Transport, limits: Limits, *, urgent: bool) -> None:
+    """Have the system find out now whether the remote's host is alive; not `urgent`: as usual.
+
+    Where nothing is under way it asks once a second, and `PROBES` unanswered ones are the end; a
+    time without a byte would be no measure then, for that began long ago. Where something is under
+    way its confirmation may take `URGENT_TIMEOUT`, unless so much waits that the remote may only
+    be slow to read. Nothing with an idle timeout of 0.
+    """
+    raw = transport.get_extra_info("socket")
+    options = liveness_options(limits)
+    if raw is None or not options:
+        return
+    if urgent and not unacknowledged(transport):
+        wanted = {"TCP_KEEPINTVL": 1, "TCP_KEEPCNT": PROBES, "TCP_USER_TIMEOUT": 0}
+        # The times until the first one come last: they take effect at once.
+        options = _known_here({**wanted, "TCP_KEEPIDLE": 1, "TCP_KEEPALIVE": 1})
+    elif urgent and not transport.get_write_buffer_size():
+        seconds = min(URGENT_TIMEOUT, limits.idle_timeout)
+        options = _known_here({"TCP_USER_TIMEOUT": math.ceil(1000 * seconds)})
+    set_options(raw, options)
 
 
 def set_options(opened: Any, options: tuple[Option, ...]) -> None:

@@ -14,7 +14,7 @@ from covey.limits import Limits
 from covey.net.close_reason import CloseReason, loss_error, reason_of, reason_of_loss
 from covey.net.partial_frames import PartialFrames
 from covey.net.shell_owner import QuickSession, ShellOpening, ShellOwner
-from covey.net.sockets import failure_of, unacknowledged
+from covey.net.sockets import failure_of, probe, unacknowledged
 from covey.wire.cipher import FRAME_OVERHEAD, LONE_SIZE
 from covey.wire.session import (
     Buffer,
@@ -141,6 +141,11 @@ class StreamShell(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.resume_reading()
             self._set_reading(True)
+
+    def probe(self, *, urgent: bool) -> None:
+        """Have the system look for the remote's host now, or again as usual."""
+        if self._transport is not None and not self.closing:
+            probe(self._transport, self._limits, urgent=urgent)
 
     def end(self) -> None:
         """End the write half once everything handed over has left; both halves ended: close."""
