@@ -60,6 +60,10 @@ class BlockPool:
         self._upcoming: list[int] = []
         self.works: dict[int, BlockWork] = {}
         self.ranges: dict[RangeTicket, None] = {}
+        self.reporting: dict[RangeTicket, None] = {}
+        """Ranges whose progress is told."""
+        self._lows: dict[int, dict[RangeTicket, None]] = {}
+        """Ranges by the first block that they miss."""
         self.following = 0
         """Ranges without an end."""
         self.asked: dict[int, list[Outstanding]] = {}
@@ -99,6 +103,9 @@ class BlockPool:
     def add_range(self, ticket: RangeTicket) -> None:
         """A range of blocks is wanted."""
         self.ranges[ticket] = None
+        self._lows.setdefault(ticket.low, {})[ticket] = None
+        if ticket.progress is not None:
+            self.reporting[ticket] = None
         self.following += ticket.end is None
         for peer in self._peers:
             if peer.ranges is not None:
@@ -108,9 +115,29 @@ class BlockPool:
         """It is no longer, or it is here."""
         if ticket in self.ranges:
             del self.ranges[ticket]
+            self.reporting.pop(ticket, None)
+            self._leave_low(ticket)
             self.following -= ticket.end is None
             for peer in self._peers:
                 peer.cursors.pop(ticket, None)
+
+    def move_low(self, ticket: RangeTicket, low: int) -> None:
+        """Another block is the first one missing of a range."""
+        if ticket in self.ranges and low != ticket.low:
+            self._leave_low(ticket)
+            self._lows.setdefault(low, {})[ticket] = None
+        ticket.low = low
+
+    def ranges_touched(self, blocks: list[int]) -> list[RangeTicket]:
+        """The ranges to look at when these blocks are stored."""
+        if not self.ranges:
+            return []
+        touched = dict(self.reporting)
+        lows = self._lows
+        for index in blocks:
+            if index in lows:
+                touched.update(lows[index])
+        return list(touched)
 
     def next_single(self, peer: ReplicationPeer) -> BlockWork | None:
         """A single block to ask this peer for, taken off the queue; None: nothing."""
@@ -217,7 +244,7 @@ class BlockPool:
             self._taken = None
         for ticket in self.ranges:
             if start < (ticket.end or end):
-                ticket.low = min(ticket.low, max(ticket.start, start))
+                self.move_low(ticket, min(ticket.low, max(ticket.start, start)))
         self.look_again()
 
     def look_again(self) -> None:
@@ -355,6 +382,12 @@ class BlockPool:
             ticket.low < end and (ticket.end is None or start < ticket.end)
             for ticket in islice(self.ranges, RANGES_PER_TURN)
         ) and self._log.bitfield.first_unset(start) < min(end, self._log.length)
+
+    def _leave_low(self, ticket: RangeTicket) -> None:
+        others = self._lows[ticket.low]
+        del others[ticket]
+        if not others:
+            del self._lows[ticket.low]
 
     def _set_aside(self, index: int, peer: ReplicationPeer) -> None:
         """This peer cannot be asked for a block now; `see_again` has it looked at again."""

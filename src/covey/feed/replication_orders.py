@@ -108,7 +108,7 @@ class Orders:
     def settle_range(self, ticket: RangeTicket) -> None:
         """For the replicator: see what is still missing of a range."""
         bits = self.log.bitfield
-        ticket.low = max(ticket.low, bits.first_unset(ticket.low))
+        self.downloads.pool.move_low(ticket, bits.first_unset(ticket.low))
         start, end = ticket.start, ticket.end
         if end is not None and ticket.low >= end:
             self.downloads.pool.drop_range(ticket)

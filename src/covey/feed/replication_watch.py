@@ -83,7 +83,7 @@ class LogWatch:
                     value = self._log.block(index) if arrived is None else arrived[1]
                     for ticket in work.tickets:
                         ticket.finish(value)
-        for wanted in list(pool.ranges):
+        for wanted in pool.ranges_touched(blocks):
             self._replicator.settle_range(wanted)
         if len(self._downloads.seeks):
             self._downloads.seeks.look_again()
