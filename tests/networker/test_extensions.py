@@ -390,6 +390,10 @@ async def test_a_peer_that_does_not_read_is_told_to_the_sender_and_left_out(
         slow.far_pipe.resume_reading()
         await turns(5)
         assert chat.send(b"again", peer)
+        slow.far_pipe.pause_reading()
+        await turns(2)
+        for _ in range(2):
+            assert not chat.send(bytes(6000), peer), "what it has read counts no more"
 
 
 # Row 29: receiving
@@ -591,6 +595,23 @@ async def test_section_6_a_flood_closes_the_channel_and_nothing_else(
         assert handled == [5], "what waited is dropped"
         again = Far(connection.far)
         assert not await again.channel.fully_opened(), "it is not let in again"
+
+
+async def test_section_6_what_was_handled_counts_no_more() -> None:
+    sizes: list[int] = []
+
+    async def slow(message: bytes, peer: Peer) -> None:
+        await asyncio.sleep(0)
+        sizes.append(len(message))
+
+    async with meeting(limits=Limits(extension_backlog=5000)) as (networker, flock, _):
+        networker.register_extension("chat", on_message=slow)
+        _, far = await met(flock)
+        for turn in range(1, 6):
+            for _ in range(3):
+                far.says("chat", bytes(2000))
+            await until(lambda turn=turn: len(sizes) == 3 * turn)  # type: ignore[misc]
+        assert not far.closed
 
 
 async def test_section_6_a_flood_of_empty_messages_is_bounded_too() -> None:

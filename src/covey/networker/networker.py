@@ -84,8 +84,10 @@ class Networker:
 
     With `ignore_loopback` connections from and to this machine are dropped, as the original does.
     `limits` None means those of a flock, with a keep-alive every 5 s. Nothing listens before
-    `listen_on` or `configure`. After `close` every method but `close` raises `ClosedError`;
-    `peers`, `streams`, `joined`, `flushed` and the statuses stay readable.
+    `listen_on` or `configure`. `store`, `flock` and `limits` are what it works with.
+
+    After `close` every method but `close` raises `ClosedError`; `peers`, `streams`, `joined`,
+    `flushed` and the statuses stay readable.
     """
 
     def __init__(
