@@ -105,6 +105,14 @@ def test_of_several_alternatives_the_one_that_can_be_dialled_counts() -> None:
         ({"id": bytes(65), "handshake": "plain"}, UsageError, "1 to 64 bytes"),
         ({"id": 5}, TypeError, "an id is bytes"),
         ({"id": "x"}, TypeError, "an id is bytes"),
+        ({"public_sources": "dns"}, TypeError, "public_sources"),
+        ({"public_sources": b"dns"}, TypeError, "public_sources"),
+        ({"public_sources": 5}, TypeError, "public_sources"),
+        ({"public_sources": [b"dns"]}, TypeError, "public_sources"),
+        ({"limits": 5}, TypeError, "limits"),
+        ({"limits": 0}, TypeError, "limits"),
+        ({"host": 5}, TypeError, "host"),
+        ({"handshake": 5}, TypeError, "handshake"),
     ],
 )
 async def test_options_that_cannot_work_are_refused_at_once(

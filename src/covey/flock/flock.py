@@ -33,7 +33,7 @@ from covey.flock.events import (
 )
 from covey.flock.hooks import ConnectHook, StreamHook
 from covey.flock.outcomes import Outcomes
-from covey.flock.places import PeerPlace, check_options, place_of
+from covey.flock.places import PeerPlace, check_kinds, check_options, place_of
 from covey.flock.pursuit import Pursuit
 from covey.flock.records import Handler, Hooks
 from covey.flock.roster import Roster
@@ -99,8 +99,9 @@ class Flock:
         public_sources: Collection[str] = (),
         clock: Clock | None = None,
     ) -> None:
-        limits = limits or DEFAULT_LIMITS
+        limits = DEFAULT_LIMITS if limits is None else limits
         handshake = handshake or ("raw" if stream is not None else "noise")
+        check_kinds(limits, handshake, host, public_sources)
         check_options(
             id=id, handshake=handshake, max_connections=max_connections, hub=hub, key_pair=key_pair
         )

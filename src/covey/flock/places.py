@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, TypeAlias, TypeGuard
 
 from covey.address import Address
 from covey.conn.hub import Hub
 from covey.errors import AddressError, UsageError
 from covey.keys import KeyPair
+from covey.limits import Limits
 from covey.wire.identity import MAX_ID_SIZE
 
 PeerPlace: TypeAlias = int | str | tuple[str, int] | Address
@@ -55,6 +57,22 @@ def _fit_for(handshake: str, address: Address) -> Address:
     if step is not None and step.data and (len(step.data) > 1 or step.key is None):
         raise AddressError(f"{handshake} takes one key at most, not {step}")
     return fit
+
+
+def check_kinds(
+    limits: Limits, handshake: str, host: str | None, public_sources: Collection[str]
+) -> None:
+    """Raise `TypeError` for options of a flock that are not what they should be."""
+    if not isinstance(limits, Limits):
+        raise TypeError(f"limits are Limits, not {type(limits).__name__}")
+    for name, text in (("handshake", handshake), ("host", host)):
+        if not isinstance(text, str | None):
+            raise TypeError(f"{name} is text, not {type(text).__name__}")
+    # The letters of a name that stands alone would be taken for names.
+    if isinstance(public_sources, (str, bytes)) or not isinstance(public_sources, Collection):
+        raise TypeError(f"public_sources are names of sources, not {public_sources!r}")
+    if not all(isinstance(source, str) for source in public_sources):
+        raise TypeError("public_sources are names of sources, which are text")
 
 
 def check_options(
