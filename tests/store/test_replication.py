@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from covey.errors import ClosedError, StoreError, UsageError
+from covey.errors import ClosedError, FrozenError, StoreError, UsageError
 from covey.feed.manifest import Manifest, Signer
 from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.store.basestore import Basestore
 from covey.store.feed import Feed
-from covey.store.feed_events import FeedEvent
+from covey.store.feed_events import FeedClosed, FeedEvent
 from covey.store.memory_storage import MemoryStorage
 from tests.store.meeting import blocks_of, happened, met, numbered, place, same, take
 from tests.store.turned_clock import Middle, TurnedClock
-from tests.waiting import PATIENCE, Belongings, until
+from tests.waiting import PATIENCE, Belongings, turns, until
 
 SECRET = bytes(range(32))
 
@@ -501,3 +501,77 @@ async def test_a_slow_reader_of_events_is_told_what_it_missed() -> None:
             await feed.append(b"x")
         told = [await anext(events) for _ in range(5)]
         assert [event.type for event in told] == ["append"] * 4 + ["lagged"]
+
+
+# What ends an exchange
+
+
+async def test_two_histories_of_one_writer_freeze_the_log_for_ever(tmp_path: Path) -> None:
+    async with (
+        Basestore(primary_key=SECRET) as honest,
+        Basestore(primary_key=SECRET) as twin,
+        Basestore(tmp_path) as store,
+    ):
+        one, two = await honest.get("log"), await twin.get("log")
+        await one.append(numbered(6))
+        await two.append([*numbered(3), *numbered(5, name="other")])
+        reader = await store.get(one.key)
+        other = reader.session()
+        events, ends = reader.listen(), other.listen()
+        async with place(honest) as first, place(twin) as second, place(store) as third:
+            await third.dial(first.port)
+            await whole(reader, 6)
+            await third.dial(second.port)
+            await happened(events, "conflict", fork=0)
+            closing = await happened(ends, "close")
+            assert isinstance(closing, FeedClosed)
+            assert isinstance(closing.error, FrozenError)
+        for feed in (reader, other):
+            assert feed.closed
+            with pytest.raises(ClosedError) as caught:
+                await feed.get(0)
+            assert isinstance(caught.value.__cause__, FrozenError)
+        assert two.frozen, "it is told"
+        with pytest.raises(ClosedError):
+            await two.append(b"more")
+    async with Basestore(tmp_path) as store, Basestore(primary_key=SECRET) as honest:
+        one = await honest.get("log")
+        await one.append(numbered(9))
+        reader = await store.get(one.key)
+        assert reader.frozen
+        assert await blocks_of(reader) == numbered(6)
+        async with met(honest, store):
+            await until(lambda: honest.streams)
+            await until(lambda: honest.streams[0].discovery_keys == [])
+            assert reader.length == 6
+
+
+async def test_who_rejected_a_log_is_not_asked_again_for_each_block() -> None:
+    async with Basestore() as first, Basestore() as second:
+        alone = await second.get("alone", active=False)
+        async with met(first, second):
+            for index in range(3):
+                waiting = asyncio.ensure_future(alone.get(index))
+                await until(lambda: first.streams and first.streams[0].misses == 1)
+                await until(lambda: second.streams[0].discovery_keys == [])
+                waiting.cancel()
+                await turns(3)
+            wanted = await second.get("alone")
+            await until(lambda: first.streams[0].misses == 2)
+            await first.get(wanted.key)
+            await until(lambda: wanted.peers)
+
+
+async def test_downloads_outlive_nobody() -> None:
+    async with Basestore() as first, Basestore() as second:
+        _, reader = await pair_of_feeds(first, second, 10)
+        download = reader.download(0, 20)
+        async with met(first, second):
+            await until(lambda: download.progress.have == 10)
+            download.cancel()
+            assert not reader._downloads
+            other = reader.download(0, 20)
+            await reader.close()
+            assert other.finished
+            with pytest.raises(ClosedError):
+                await other.done()

@@ -320,7 +320,7 @@ class Basestore:
         for feed in tuple(self._feeds):
             await feed.close()
         if self._parent is None:
-            self._root.close()
+            await self._root.close()
         else:
             self._parent._views.pop(self, None)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from covey.errors import BlockNotAvailable, StoreError, UsageError
+from covey.errors import BlockNotAvailable, FrozenError, UsageError
 from covey.feed import tree
 from covey.feed.hashes import tree_hash
 from covey.feed.messages import MAX_BLOCK
@@ -282,7 +282,9 @@ class Feed(FeedSession):
         """Rehash every block that is here against the signature; see `Verification`."""
         self._check_open()
         self._opened.flush()
-        verification = Verification(self._log, on_end=self._verifications.discard)
+        verification = Verification(
+            self._log, self._opened.host.tasks, on_end=self._verifications.discard
+        )
         self._verifications.add(verification)
         return verification
 
@@ -391,7 +393,7 @@ class Feed(FeedSession):
         if what == "append" and may_fill and self._options.writable and self._fixed is None:
             return  # what the key itself vouches for needs no signer
         if self._log.frozen:
-            raise StoreError(f"cannot {what}: the log {self.key.hex()} is frozen by a conflict")
+            raise FrozenError(f"cannot {what}: the log {self.key.hex()} is frozen by a conflict")
         if self._fixed is not None:
             why = "a snapshot does not change"
         elif not self._options.writable:

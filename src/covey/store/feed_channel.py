@@ -34,7 +34,7 @@ class FeedChannel:
     Nothing but our OPEN leaves before the remote has shown that it knows the log's key.
     """
 
-    __slots__ = ("_channel", "_send", "_stream", "_time", "connection", "log", "peer")
+    __slots__ = ("_answered", "_channel", "_send", "_stream", "_time", "connection", "log", "peer")
 
     def __init__(self, stream: StoreStream, log: OpenLog) -> None:
         self._stream = stream
@@ -42,6 +42,7 @@ class FeedChannel:
         self.log = log
         self.connection = stream.connection
         self.peer: ReplicationPeer | None = None
+        self._answered = False
         self._channel = stream.mux.create_channel(
             PROTOCOL,
             id=log.log.discovery_key,
@@ -76,6 +77,7 @@ class FeedChannel:
         )
 
     def _opened(self, handshake: Handshake, _channel: Channel) -> None:
+        self._answered = True
         if self.log.closed:
             return
         if not compare_digest(handshake.capability, self._capability(ours=False)):
@@ -120,7 +122,7 @@ class FeedChannel:
             self.log.touch()
 
     def _closed(self, remote: bool, _channel: Channel) -> None:
-        self._stream.channel_gone(self)
+        self._stream.channel_gone(self, rejected=remote and not self._answered)
         self.log.remove_channel(self)
         if self.peer is not None:
             alone = remote and not self._stream.mux.destroyed

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
-from covey.errors import ClosedError, CoveyError, StoreError
+from covey.errors import ClosedError, CoveyError, FrozenError, StoreError
 from covey.feed import log_events
 from covey.feed import replication_events as told
 from covey.feed.log import Log
@@ -17,6 +17,7 @@ from covey.feed.replication_peer import ReplicationPeer
 from covey.feed.replication_tickets import Ticket
 from covey.feed.replicator import Replicator
 from covey.limits import Limits
+from covey.owned_tasks import OwnedTasks
 from covey.store import feed_events
 from covey.store.clock import Chance, Clock, Timer
 from covey.store.extensions import Extension
@@ -45,13 +46,17 @@ class LogHost(Protocol):
 
     chance: Chance
     limits: Limits
+    tasks: OwnedTasks
 
     @property
     def clock(self) -> Clock:
         """Time and timers."""
 
-    def attach(self, log: OpenLog) -> None:
-        """Open channels for `log` on every connection that has none."""
+    def attach(self, log: OpenLog, *, again: bool) -> None:
+        """Open channels for `log` on every connection that has none.
+
+        Where a remote rejected it only when `again`: it opens the log itself once it has it.
+        """
 
     def forget(self, log: OpenLog) -> None:
         """`log` was closed."""
@@ -180,7 +185,7 @@ class OpenLog:
             return
         self.wanted = True
         self._tell_wanted(self._replicator)
-        self.host.attach(self)
+        self.host.attach(self, again=True)
 
     def _left(self) -> None:
         """The time after the last session is over."""
@@ -333,7 +338,7 @@ class OpenLog:
             case told.ChannelDone(peer, error):
                 self._close_channel(peer, error)
             case told.ChannelWanted():
-                self.host.attach(self)
+                self.host.attach(self, again=False)
             case _:
                 self._told_of_trouble(event)
 
@@ -353,7 +358,7 @@ class OpenLog:
                     self._retry = self.host.clock.call_at(when, self._try_store_again)
             case told.Conflict(length, fork, peer):
                 self._publish(feed_events.ConflictFound(length, fork, self.peers.get(peer)))
-                why = StoreError(
+                why = FrozenError(
                     f"the log {self.log.key.hex()} is frozen: its writer signed two histories "
                     f"of {length} blocks"
                 )

@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakSet
 
 from covey.errors import ClosedError, CoveyError, ProtocolError, StoreError, UsageError
 from covey.store.feed_channel import PROTOCOL, PROTOCOL_ALIAS, FeedChannel
@@ -63,6 +64,7 @@ class StoreStream:
         self._root = root
         self._mux = connection.mux
         self._channels: dict[OpenLog, FeedChannel] = {}
+        self._rejected: WeakSet[OpenLog] = WeakSet()
         self._false_capabilities = 0
         limits = root.limits
         self._told_misses = TokenBucket(
@@ -97,9 +99,16 @@ class StoreStream:
         """The logs that have a channel here, answered by the remote or not."""
         return [log.log.discovery_key for log in self._channels]
 
-    def attach(self, log: OpenLog) -> None:
-        """Open a channel for `log` unless there is one, or there are too many."""
+    def attach(self, log: OpenLog, *, again: bool = True) -> None:
+        """Open a channel for `log` unless there is one, or there are too many.
+
+        Where the remote rejected one only when `again`.
+        """
         if self.closed or log.closed or log.log.frozen or log in self._channels:
+            return
+        if again:
+            self._rejected.discard(log)
+        elif log in self._rejected:
             return
         most = self._root.limits.max_channels
         if len(self._channels) >= most:
@@ -112,8 +121,10 @@ class StoreStream:
         except UsageError as error:
             logger.warning("%r: no channel for %r: %s", self, log, error)
 
-    def channel_gone(self, channel: FeedChannel) -> None:
-        """A channel is closed. For channels."""
+    def channel_gone(self, channel: FeedChannel, *, rejected: bool) -> None:
+        """A channel is closed; `rejected`: the remote does not have the log. For channels."""
+        if rejected:
+            self._rejected.add(channel.log)
         if self._channels.get(channel.log) is channel:
             del self._channels[channel.log]
 

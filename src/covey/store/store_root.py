@@ -19,6 +19,7 @@ from covey.feed.signatures import Authority
 from covey.keys import KeyPair
 from covey.keys import discovery_key as discovery_key_of
 from covey.limits import Limits
+from covey.owned_tasks import OwnedTasks
 from covey.store.clock import Chance, Clock
 from covey.store.derivation import PRIMARY_KEY_SIZE
 from covey.store.feed_events import FeedLeft, FeedMissed, FeedOpened, StoreEvent
@@ -86,6 +87,7 @@ class StoreRoot:
         self.streams: dict[Any, StoreStream] = {}
         """By connection."""
         self.events: EventStream[StoreEvent] = EventStream(backlog=settings.limits.event_backlog)
+        self.tasks = OwnedTasks(logger)
         self.closed = False
         self._storage = storage
         self._clock = clock
@@ -151,7 +153,7 @@ class StoreRoot:
             raise StoreError("another store is stored here: its primary key is not the one given")
         return head
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the logs, let go of the connections, which stay, and of the storage."""
         if self.closed:
             return
@@ -160,6 +162,7 @@ class StoreRoot:
         for stream in tuple(self.streams.values()):
             stream.detach()
         self.closed = True
+        await self.tasks.end()
         self.events.close()
         if self._storage is not None:
             self._storage.close()
@@ -284,10 +287,13 @@ class StoreRoot:
 
     # What logs and connections ask
 
-    def attach(self, log: OpenLog) -> None:
-        """Open channels for `log` on every connection that has none."""
+    def attach(self, log: OpenLog, *, again: bool) -> None:
+        """Open channels for `log` on every connection that has none.
+
+        Where a remote rejected it only when `again`: it opens the log itself once it has it.
+        """
         for stream in tuple(self.streams.values()):
-            stream.attach(log)
+            stream.attach(log, again=again)
 
     def forget(self, log: OpenLog) -> None:
         """`log` was closed."""

@@ -7,10 +7,11 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from covey.errors import CoveyError
+from covey.errors import ClosedError, CoveyError
 from covey.events import LiveSubscription, LiveView
 from covey.feed.log import Log
 from covey.feed.log_audit import Progress
+from covey.owned_tasks import OwnedTasks
 
 STEPS, STEP_BYTES = 64, 1 << 20
 """Blocks, and bytes in them, that are hashed before others get their turn: a few ms."""
@@ -40,13 +41,15 @@ class Verification:
     state now and then, and ends with it.
     """
 
-    def __init__(self, log: Log, *, on_end: Callable[[Verification], object]) -> None:
+    def __init__(
+        self, log: Log, tasks: OwnedTasks, *, on_end: Callable[[Verification], object]
+    ) -> None:
         self._log = log
         self._on_end = on_end
         self._error: CoveyError | None = None
         self._report = VerifyReport(log.length, log.fork, log.bitfield.count(0, log.length))
         self._view = LiveView(lambda: self._report)
-        self._task = asyncio.create_task(self._run(), name=f"verify {log.key.hex()[:16]}")
+        self._task = tasks.spawn(self._run(), f"covey verify {log.key.hex()[:16]}")
         self._task.add_done_callback(self._over)
 
     @property
@@ -72,11 +75,19 @@ class Verification:
 
     async def _wait(self) -> VerifyReport:
         await asyncio.wait([self._task])
+        if self._error is not None:
+            raise self._error
         if self._task.cancelled():
-            raise self._error or asyncio.CancelledError
-        return self._task.result()
+            raise ClosedError("the feed is closed")
+        return self._report
 
-    async def _run(self) -> VerifyReport:
+    async def _run(self) -> None:
+        try:
+            await self._look()
+        except CoveyError as error:
+            self._error = error
+
+    async def _look(self) -> None:
         hashed = steps = 0
         step: Progress | None = None
         for step in self._log.verify_all():
@@ -87,14 +98,11 @@ class Verification:
                 await asyncio.sleep(0)  # others go on: a log may take minutes
         if step is not None:
             self._show(step)
-        return self._report
 
     def _show(self, step: Progress) -> None:
         self._report = replace(self._report, checked=step.blocks, bytes=step.bytes)
         self._view.changed()
 
-    def _over(self, task: asyncio.Task[VerifyReport]) -> None:
-        if not task.cancelled():
-            task.exception()  # nobody has to wait for it
+    def _over(self, _task: asyncio.Task[None]) -> None:
         self._view.close()
         self._on_end(self)
