@@ -24,7 +24,7 @@ HAVE_NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/nul
 
 help:
 	@echo 'make setup   prepare .venv (the other targets do it too)'
-	@echo 'make demo    two processes find each other by topic and pipe a file'
+	@echo 'make demo    publish a file as a log, read and follow it in another process, pass it on'
 	@echo 'make test    all tests; interop with Node where Node is installed'
 	@echo 'make lint    ruff check, ruff format --check, mypy --strict'
 	@echo 'make bench   side by side with Node; NAME=bulk picks rows'

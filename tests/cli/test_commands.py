@@ -1,4 +1,4 @@
-"""`covey`, `hello`, `join`, `id` and the demonstration, as processes."""
+"""`covey`, `hello`, `join` and `id`, as processes."""
 
 from __future__ import annotations
 
@@ -190,36 +190,6 @@ async def test_join_by_multicast_finds_the_other() -> None:
         assert b'"type":"staged"' in here.output + there.output
 
 
-def test_the_demonstration_pipes_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "story.txt"
-    file.write_bytes(b"once upon a time\n" * 1000)
-    done = subprocess.run(
-        [sys.executable, "-m", "covey.cli.demo", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "The copy has the same sha256" in done.stdout
-    for step in ("discovered", "staged net:", "path: tcp", "channel 'covey/pipe' is open"):
-        assert step in done.stdout
-    assert done.stderr == ""
-
-
-def test_the_demonstration_wants_a_file() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "covey.cli.demo", "/nowhere/at/all"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "is not a file" in done.stdout
-
-
 @pytest.mark.parametrize("command", [("hello", *LOCAL), ("join", "über…", *LOCAL, "--for", "0.1")])
 def test_an_output_that_lacks_our_letters_gets_escapes(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
@@ -268,12 +238,13 @@ cli.main()
 @pytest.mark.parametrize(
     ("number", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
 )
-@pytest.mark.parametrize("command", ["pipe", "join"])
+@pytest.mark.parametrize("command", ["pipe", "join", "seed", "log ls", "log cat"])
 def test_a_signal_while_loading_ends_as_it_does_later(
     number: str, code: int, word: str, command: str
 ) -> None:
     for options in ("", "'--json'"):
-        program = EARLY.format(number=number, arguments=f"{command!r}, {options}")
+        words = ", ".join(map(repr, command.split()))
+        program = EARLY.format(number=number, arguments=f"{words}, {options}")
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", program],
             capture_output=True,
@@ -285,6 +256,6 @@ def test_a_signal_while_loading_ends_as_it_does_later(
         if not options:
             assert done.stderr.split() == ["covey:", word]
             continue
-        (line,) = (done.stderr if command == "pipe" else done.stdout).split()
+        (line,) = (done.stderr if command in {"pipe", "log cat"} else done.stdout).split()
         told = json.loads(line)
         assert (told["type"], told["code"], told["message"]) == ("failed", code, word)

@@ -124,7 +124,7 @@ async def cat(order: Order, output: Output) -> None:
         stack.push_async_callback(end_tasks, showing)
         try:
             if order.offline or (_is_whole(feed) and feed.writable and not order.follow):
-                await printer.print(feed.read(order.start, max(feed.length, order.start)))
+                await printer.print(_stored(feed, order.start))
             else:
                 network = await stack.enter_async_context(
                     open_network(store, order.options, output)
@@ -136,15 +136,24 @@ async def cat(order: Order, output: Output) -> None:
             if isinstance(cause := error.__cause__, CoveyError):
                 raise cause from error
             raise
+    fetched = feed.progress.downloaded_blocks
     output.event(
         "done",
-        f"{blocks_text(printer.blocks)}, {bytes_text(printer.bytes)}, all verified",
+        f"{blocks_text(printer.blocks)}, {bytes_text(printer.bytes)}, all verified"
+        + (f"; {fetched:,} fetched, the rest was here" if fetched < printer.blocks else ""),
         log=feed.key,
         start=order.start,
         blocks=printer.blocks,
         bytes=printer.bytes,
+        fetched=fetched,
         length=printer.position,
     )
+
+
+async def _stored(feed: Feed, start: int) -> AsyncIterator[bytes]:
+    """The blocks from `start` on; raises `BlockNotAvailable` for one that is not here."""
+    for index in range(start, feed.length):
+        yield await feed.get(index, wait=False)
 
 
 def _is_whole(feed: Feed) -> bool:
@@ -257,7 +266,8 @@ class Reader:
             try:
                 newer = await feed.update(wait=True, timeout=NEWS if feed.length else None)
             except FeedTimeout:
-                text = f"no peer came: the log may have more than {blocks_text(feed.length)} by now"
+                silent = "its peers do not answer" if feed.peers else "no peer came"
+                text = f"{silent}: the log may have more than {blocks_text(feed.length)} by now"
                 output.event("no-news", text, length=feed.length)
                 return
             if not newer and feed.length <= printer.position and feed.length:

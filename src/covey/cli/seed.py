@@ -88,15 +88,6 @@ async def seed(
         for feed in feeds:
             if not feed.writable and not feed.frozen:
                 feed.download(0, -1)
-        host, port = network.listening
-        text = f"seeding {_logs_text(len(seeded))} at port {port}; looking for peers"
-        output.event(
-            "seeding",
-            "" if output.live else text,
-            logs=[feed.key for feed in feeds],
-            host=host,
-            port=port,
-        )
         showing = start_telling(_show(seeded, network, output), "covey seed show")
         stack.push_async_callback(end_tasks, showing)
         with contextlib.suppress(TimeoutError):
@@ -135,6 +126,15 @@ async def serve(
         async with open_network(store, options, output, tell=not output.live) as network:
             for feed in feeds:
                 await network.join(feed)
+            host, port = network.listening
+            text = f"seeding {_logs_text(len(feeds))} at port {port}; looking for peers"
+            output.event(
+                "seeding",
+                "" if output.live else text,
+                logs=[feed.key for feed in feeds],
+                host=host,
+                port=port,
+            )
             yield network
 
 
