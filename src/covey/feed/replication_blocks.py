@@ -265,6 +265,7 @@ class BlockPool:
     def see_again(self, peer: ReplicationPeer, start: int = 0, end: int | None = None) -> None:
         """This peer may have blocks of this range that it could not be asked for before."""
         peer.ranges = None
+        peer.seeks_looked_at = -1
         unseen = peer.unseen
         if not unseen:
             return

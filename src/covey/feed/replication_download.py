@@ -62,6 +62,8 @@ class Downloads:
         self.updates_wanted = 0
         self.suspended = False
         """The store failed: nothing is asked for."""
+        self.rest_ends: float | None = None
+        """When the next peer may be asked for an upgrade again."""
         self.waiting = False
         """Requests may be under way, whose time runs."""
 
@@ -216,6 +218,7 @@ class Downloads:
                 peer.missed_upgrades += 1
                 rest = REQUEST_TIMEOUT * 2.0 ** min(peer.missed_upgrades - 1, 10)
                 peer.upgrade_rest = now + min(rest, MAX_UPGRADE_REST)
+                self.rest_ends = min(self.rest_ends or peer.upgrade_rest, peer.upgrade_rest)
         if not expired:
             return
         peer.stalled = True
@@ -223,6 +226,12 @@ class Downloads:
         self._stir()
         if peer.table.unanswered > MAX_UNANSWERED:
             raise ReplicationError("it does not answer")
+
+    def end_rests(self, now: float) -> None:
+        """Peers that let upgrades lie may be asked again when they have rested."""
+        rests = [peer.upgrade_rest for peer in self._peers if peer.upgrade_rest > now]
+        self.rest_ends = min(rests, default=None)
+        self._stir()
 
     def upgrade_wanted(self) -> bool:
         """Whether a longer head is of use to anybody."""

@@ -119,6 +119,8 @@ class ReplicationPeer:
         """Single blocks that it cannot be asked for as things are."""
         self.ranges: deque[RangeTicket] | None = None
         """Ranges in which it may have something; None: to be looked through anew."""
+        self.seeks_looked_at = 0
+        """So many additions to the seeks were looked at in vain for this peer."""
         self.cursors: dict[RangeTicket, int] = {}
 
         # How it behaved.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from covey.feed import flat_tree
@@ -15,9 +14,6 @@ from covey.feed.tree import seek, seek_span
 
 if TYPE_CHECKING:
     from covey.feed.log import Log
-
-SEEKS_PER_TURN = 8
-"""Offsets looked at for one peer and request; the others have their turn after them."""
 
 
 class SeekQuestion(NamedTuple):
@@ -36,6 +32,7 @@ class Seeks:
         self._pool = pool
         self._below = below
         self._ready: dict[SeekTicket, None] = {}
+        self._additions = 0
         self._resting: dict[SeekTicket, BlockTicket | None] = {}
         """Asked for, past the end of the log, or waiting for a block of ours."""
 
@@ -53,7 +50,7 @@ class Seeks:
     def add(self, ticket: SeekTicket) -> None:
         """Look for an offset; answered at once where the nodes for it are here."""
         if not self._settle(ticket):
-            self._ready[ticket] = None
+            self._make_ready(ticket)
 
     def drop(self, ticket: SeekTicket) -> None:
         """It is not looked for any more."""
@@ -67,14 +64,16 @@ class Seeks:
         for ticket, block in list(self._resting.items()):
             if block is None and not ticket.asked:
                 del self._resting[ticket]
-                self._ready[ticket] = None
+                self._make_ready(ticket)
         for ticket in list(self._ready):
             if self._settle(ticket):
                 self._ready.pop(ticket, None)
 
     def next(self, peer: ReplicationPeer) -> SeekQuestion | None:
-        """What to ask this peer for; None: nothing now."""
-        for ticket in list(islice(self._ready, SEEKS_PER_TURN)):
+        """What to ask this peer for; None: nothing, until something else can be asked of it."""
+        if peer.seeks_looked_at == self._additions:
+            return None
+        for ticket in list(self._ready):
             del self._ready[ticket]
             if self._settle(ticket):
                 continue
@@ -85,6 +84,7 @@ class Seeks:
                 return question
             if ticket not in self._resting:
                 self._ready[ticket] = None
+        peer.seeks_looked_at = self._additions
         return None
 
     def returned(self, ticket: SeekTicket) -> None:
@@ -92,6 +92,11 @@ class Seeks:
         ticket.asked -= 1
         if ticket.open and self._resting.pop(ticket, None) is None:
             self.add(ticket)
+
+    def _make_ready(self, ticket: SeekTicket) -> None:
+        """It is to be asked for, of whoever can be asked."""
+        self._ready[ticket] = None
+        self._additions += 1
 
     def _settle(self, ticket: SeekTicket) -> bool:
         """Answer when it can be answered; whether the ticket is over."""
@@ -132,7 +137,7 @@ class Seeks:
 
         def done(_result: object) -> None:
             if self._resting.pop(ticket, None) is not None:
-                self._ready[ticket] = None
+                self._make_ready(ticket)
 
         def drop(block: BlockTicket) -> None:
             self._pool.drop(block)

@@ -205,7 +205,7 @@ class Replicator(Orders):
         if self._swap_at is None and downloads.pool.asked and len(self.peers) > 1:
             self._swap_at = self._now + SWAP_AFTER
         due = None
-        for at in (self._expire_at, self._swap_at, self._fall_at):
+        for at in (self._expire_at, self._swap_at, self._fall_at, downloads.rest_ends):
             if at is not None and (due is None or at < due):
                 due = at
         for peer in self._delayed:
@@ -225,6 +225,9 @@ class Replicator(Orders):
             self._fall_at = None
             self.active = self.downloads.eager = False
             self.stir()
+        rest_ends = self.downloads.rest_ends
+        if rest_ends is not None and rest_ends <= now:
+            self.downloads.end_rests(now)
         for peer in list(self._delayed):
             peer.requests.handle_timer(now)
             if peer.requests.due is None:
