@@ -143,6 +143,9 @@ async def test_a_log_by_its_manifest() -> None:
         assert feed.length == 1
         with pytest.raises(VerifyError):
             await store.get(manifest=manifest, key=bytes(32))
+        with pytest.raises(UsageError, match="none of the signers"):
+            await store.get(manifest=manifest, key_pair=KeyPair.generate())
+        assert (await store.get(manifest=manifest)).key_pair == pair, "it was not lost"
 
 
 async def test_a_static_log_takes_its_prologue_and_nothing_else() -> None:

@@ -15,6 +15,7 @@ from covey.store.basestore import Basestore
 from covey.store.feed import Feed
 from covey.store.feed_events import FeedClosed, FeedEvent
 from covey.store.memory_storage import MemoryStorage
+from covey.store.open_log import FLUSH_BLOCKS
 from tests.store.meeting import blocks_of, happened, met, numbered, place, same, take
 from tests.store.turned_clock import Middle, TurnedClock
 from tests.waiting import PATIENCE, Belongings, turns, until
@@ -501,6 +502,40 @@ async def test_a_slow_reader_of_events_is_told_what_it_missed() -> None:
             await feed.append(b"x")
         told = [await anext(events) for _ in range(5)]
         assert [event.type for event in told] == ["append"] * 4 + ["lagged"]
+
+
+async def test_keys_that_were_learned_while_a_log_was_open_are_kept(tmp_path: Path) -> None:
+    """A manifest that a peer tells is written beside them, not over them."""
+    async with Basestore(primary_key=SECRET) as first:
+        writer = await first.get("log", encryption_key=SECRET)
+        await writer.append(b"secret")
+        async with Basestore(tmp_path) as second:
+            await second.get(writer.key)
+            reader = await second.get(writer.key, encryption_key=SECRET)
+            async with met(first, second), asyncio.timeout(PATIENCE):
+                assert await reader.get(0) == b"secret"
+    async with Basestore(tmp_path) as second:
+        reader = await second.get(writer.key)
+        assert reader.manifest is not None
+        assert await reader.get(0) == b"secret"
+
+
+async def test_received_blocks_are_written_many_at_once() -> None:
+    class Counting(MemoryStorage):
+        writes = 0
+
+        def write_batch(self, *args: object, **kwargs: object) -> None:
+            Counting.writes += 1
+            super().write_batch(*args, **kwargs)  # type: ignore[arg-type]
+
+    async with Basestore() as first, Basestore(storage=Counting()) as second:
+        _, reader = await pair_of_feeds(first, second, FLUSH_BLOCKS * 12)
+        async with met(first, second):
+            async with asyncio.timeout(PATIENCE):
+                await reader.update(wait=True)
+            before = Counting.writes
+            await whole(reader, FLUSH_BLOCKS * 12)
+            assert 12 <= Counting.writes - before < FLUSH_BLOCKS * 6
 
 
 # What ends an exchange

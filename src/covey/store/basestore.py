@@ -198,6 +198,9 @@ class Basestore:
             raise UsageError(f"the key of a log is {KEY_SIZE} bytes")
         if manifest is None and key_pair is not None:
             manifest = self._manifest_of(key_pair, key)
+        signers = () if manifest is None else manifest.signers
+        if key_pair is not None and key_pair.public_key not in {s.public_key for s in signers}:
+            raise UsageError("this key pair is none of the signers in the manifest")
         if key is None:
             if manifest is None:
                 raise UsageError("which log: a name, a key, a key pair, a manifest?")

@@ -143,7 +143,9 @@ class FeedSession:
     @property
     def contiguous_length(self) -> int:
         """So many blocks from the first on are held here without a gap."""
-        return min(self._log.contiguous_length, self.length)
+        fixed = self._fixed
+        here = self._log.contiguous_length
+        return here if fixed is None else min(here, fixed.length, fixed.shared)
 
     @property
     def writable(self) -> bool:

@@ -52,10 +52,7 @@ class StoredRecords:
         self._storage = storage
         self._core = core
         self._clock = clock
-        value = storage.get(auth_key(core))
-        if value is None:
-            raise StoreError(f"the store is damaged: log number {core} has no keys")
-        self.auth = Auth.decode(value)
+        self.auth = self._read_auth()
         """Whose log it is, as it is stored now."""
 
     @property
@@ -127,10 +124,16 @@ class StoredRecords:
         if auth is not None:
             self.auth = auth
 
+    def _read_auth(self) -> Auth:
+        value = self._storage.get(auth_key(self._core))
+        if value is None:
+            raise StoreError(f"the store is damaged: log number {self._core} has no keys")
+        return Auth.decode(value)
+
     def _new_auth(self, changes: Changes) -> Auth | None:
         if changes.manifest is None and changes.frozen is None:
             return None
-        auth = self.auth
+        auth = self._read_auth()  # anew: the store may have learned keys of the log meanwhile
         if changes.manifest is not None:
             auth = replace(auth, manifest=changes.manifest)
         if changes.frozen is not None:
