@@ -4,7 +4,8 @@ Checked are README.md, CONTRIBUTING.md and every `docs/*.md`. A block right afte
 `<!-- no-test: reason -->` is compiled (Python) or left alone (shell), and the reason is required. A
 block right after `<!-- file: path -->` is that file, word for word. Two blocks after
 `<!-- side: ... -->` are the two sides of one pipe: both are run at a time, and a file must get
-through.
+through. A shell block after `<!-- session -->` is typed into one shell, and must show what comes of
+it; keys and times may differ.
 """
 
 from __future__ import annotations
@@ -30,12 +31,15 @@ FENCE = re.compile(
     r"(?:<!--\s*no-test:(?P<reason>[^>]*)-->\s*\n+)?"
     r"(?:<!--\s*file:(?P<file>[^>]*)-->\s*\n+)?"
     r"(?:<!--\s*side:(?P<side>[^>]*)-->\s*\n+)?"
+    r"(?P<session><!--\s*session\s*-->\s*\n+)?"
     r"^```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```\s*$",
     re.MULTILINE | re.DOTALL,
 )
 BLOCK_TIMEOUT = 40
 LOUD = ("Traceback", "never awaited", "ResourceWarning", "Task was destroyed", "never retrieved")
 ENDS_BY_ITSELF = {"hello", "id"}
+GROUPS = {"log"}
+"""Commands that have commands."""
 RUNNER = """
 import ast, asyncio, inspect, pathlib, sys
 text = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
@@ -58,6 +62,7 @@ class Block:
     reason: str | None
     file: str | None = None
     side: str | None = None
+    session: bool = False
 
     def __str__(self) -> str:
         return self.source
@@ -70,7 +75,8 @@ def blocks_of(name: str, document: str) -> Iterator[Block]:
         reason, file, side = (
             found[part] and found[part].strip() for part in ("reason", "file", "side")
         )
-        yield Block(f"{name}:{line}", found["language"], found["text"], reason, file, side)
+        place, session = f"{name}:{line}", found["session"] is not None
+        yield Block(place, found["language"], found["text"], reason, file, side, session)
 
 
 def documents() -> Iterator[tuple[str, str]]:
@@ -106,7 +112,7 @@ SHELL = [block for block in BLOCKS if block.language in {"console", "sh", "shell
 COMMANDS = [
     pytest.param(command, id=f"{block}-{'_'.join(command)}")
     for block in SHELL
-    if block.reason is None and block.side is None
+    if block.reason is None and block.side is None and not block.session
     for command in commands_of(block)
 ]
 
@@ -173,11 +179,30 @@ def test_shell_line_works(command: list[str], tmp_path: Path) -> None:
         assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
         return
     options = [word.partition("=")[0] for word in arguments if word.startswith("--")]
-    names = [word for word in arguments[:1] if not word.startswith("-")]
+    depth = 2 if arguments[0] in GROUPS else 1
+    names = [word for word in arguments[:depth] if not word.startswith("-")]
     done = covey([*names, "--help"], tmp_path)
     assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
     for option in options:
         assert option in done.stdout, f"{command}: no option {option} in its help"
+
+
+def as_shown(text: str) -> str:
+    """Without what is never the same twice: keys, folders, and times, which also end a padding."""
+    text = re.sub(r"/\S+/covey/store\b", "STORE", text)
+    text = re.sub(r"\b[0-9a-f]{64}\b", "KEY", text)
+    return re.sub(r" +\d+\.\d{3} s\b", "TIME", text).strip()
+
+
+@pytest.mark.parametrize("block", [block for block in SHELL if block.session], ids=str)
+def test_a_session_shows_what_comes_of_it(block: Block, tmp_path: Path) -> None:
+    command = f'covey() {{ {shlex.quote(sys.executable)} -m covey.cli "$@"; }}\n'
+    shell = ["exec 2>&1", command]
+    for line in block.text.splitlines():
+        if line.startswith("$ "):
+            shell += [f"printf '%s\\n' {shlex.quote(line)}", line[2:]]
+    done = run(["/bin/sh", "-c", "\n".join(shell)], tmp_path)
+    assert as_shown(done.stdout) == as_shown(block.text)
 
 
 SIDES = [block for block in SHELL if block.side]
