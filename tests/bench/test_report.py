@@ -68,10 +68,18 @@ def test_the_rows_are_those_that_were_promised() -> None:
         "round-trip": 1.0,
         "staging": None,
         "connections": 1.0,
+        "replicate-small": 2.0,
+        "replicate-large": 2.0,
+        "append": None,
+        "append-batch": None,
+        "feeds": None,
+        "feeds-memory": None,
     }
     assert {entry.name: entry.at_least for entry in rows()} == promised
     assert next(entry for entry in rows() if entry.name == "staging").at_most == 10.0
     assert not {entry.name for entry in rows() if not entry.more_is_better} ^ {
         "staging",
         "connections",
+        "feeds",
+        "feeds-memory",
     }
