@@ -43,7 +43,7 @@ class Result:
         """The target, to read."""
         if self.row.at_most is not None:
             return f"<= {self.row.at_most:g} {self.row.unit}"
-        return f">= {self.row.at_least:g} x"
+        return "" if self.row.at_least is None else f">= {self.row.at_least:g} x"
 
     def as_json(self) -> dict[str, object]:
         """The row as it is written to the file."""
