@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import resource
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.log_support import Store, numbered, outputs, seeding
+from tests.cli.log_support import ROOT, Store, numbered, outputs, seeding
 from tests.cli.support import HOST, LOCAL, PATIENCE, CuttingProxy, covey
 from tests.discovery.fakes import free_udp_port
 from tests.waiting import until
@@ -115,6 +119,85 @@ async def test_a_connection_that_is_cut_is_no_end(here: Store, there: Store) -> 
             proxy.cut(reset=True)
             assert await reader.end() == 0
             assert reader.output == data
+
+
+@pytest.mark.parametrize("command", ["cat", "seed"])
+async def test_a_writer_that_signed_two_histories_is_told(
+    command: str, here: Store, there: Store, tmp_path: Path
+) -> None:
+    key = here.new(lines=3)
+    twin = Store(tmp_path / "twin")
+    shutil.copytree(here.folder, twin.folder)
+    here.good("log", "append", "diary", data=numbered(1, 3))
+    twin.good("log", "append", "diary", data=b"another\nstory\nand more\n")
+    async with here.writer() as one, twin.writer() as other:
+        async with there.cat(key, *await seeding(one)) as reader:
+            assert await reader.end() == 0
+        if command == "cat":
+            async with there.cat(key, "--follow", *await seeding(other)) as reader:
+                assert await reader.end() == 1
+            assert [event["length"] for event in reader.events("conflict")] == [4]
+            assert "two histories" in reader.events()[-1]["message"]
+        else:
+            options = ("--json", *LOCAL, *await seeding(other), "--for", "2.2", *there.option)
+            async with covey("seed", key, *options) as seeder:
+                assert await seeder.end() == 0
+            assert len(outputs(seeder, "conflict")) == 1
+            assert "frozen" in outputs(seeder, "status")[-1]["logs"][0]["state"]
+    assert there.good("log", "cat", key, "--offline") == numbered(4)
+    assert "frozen" in there.good("log", "info", key).decode()
+
+
+def small_files() -> None:
+    """In a new process: no file grows beyond 4 MB, as on a disk that is full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
+
+
+async def test_a_full_disk_ends_a_reader_and_keeps_what_is_there(here: Store, there: Store) -> None:
+    data = random.Random(8).randbytes(12_000_000)
+    key = here.new()
+    here.good("log", "append", "diary", "--file", str(_file(here, data)))
+    async with here.writer() as writer:
+        peer = await seeding(writer)
+        async with there.cat(key, *peer, preexec_fn=small_files) as reader:
+            assert await reader.end() == 1
+        failed = reader.events()[-1]
+        assert "cannot keep what comes" in failed["message"]
+        assert "make room" in failed["hint"]
+        there.good("log", "verify", key)
+        async with covey(
+            *("seed", key, "--json", *LOCAL, *peer, "--for", "2.5", *there.option),
+            preexec_fn=small_files,
+        ) as seeder:
+            assert await seeder.end() == 0
+        assert 1 <= len(outputs(seeder, "store-error")) <= 2
+        async with there.cat(key, *peer) as reader:
+            assert await reader.end() == 0
+            assert reader.output == data
+
+
+def test_a_full_disk_ends_an_append_and_tells_what_is_in_the_log(here: Store) -> None:
+    here.new()
+    file = _file(here, random.Random(9).randbytes(12_000_000))
+    command = ("log", "append", "diary", "--file", str(file), "--json", *here.option)
+    done = subprocess.run(
+        [sys.executable, "-m", "covey.cli", *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=30,
+        check=False,
+        cwd=ROOT,
+        preexec_fn=small_files,
+    )
+    assert done.returncode == 1
+    appended, failed = map(json.loads, done.stdout.splitlines()[-2:])
+    assert (appended["type"], failed["type"]) == ("appended", "failed")
+    assert "make room" in failed["hint"]
+    (verified,) = here.told("log", "verify", "diary")
+    assert verified["held"] == appended["length"] > 0
+    told = here.told("log", "append", "diary", "--file", str(file))
+    assert [event["type"] for event in told] == ["resumed", "appended"]
+    assert here.good("log", "cat", "diary") == file.read_bytes()
 
 
 async def test_the_reader_passes_on_what_it_has(here: Store, there: Store, tmp_path: Path) -> None:

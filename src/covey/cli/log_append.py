@@ -15,11 +15,13 @@ import click
 
 from covey.cli.flock_options import FlockOptions, flock_options, quiet_option, take_options
 from covey.cli.log_blocks import chunks_of, lines_of
+from covey.cli.log_presence import ROOM
 from covey.cli.log_progress import State, blocks_text, peers_text, show_progress
 from covey.cli.log_store import find_log, log_named, open_store, store_option, two_outputs
 from covey.cli.output import Output, bytes_text
 from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run, start_telling
 from covey.cli.stdio import DescriptorReader, size_of
+from covey.errors import StoreError
 
 if TYPE_CHECKING:
     from covey.store.feed import Feed
@@ -126,6 +128,8 @@ async def _append(feed: Feed, order: Order, output: Output, news: Output) -> Non
             await appender.append_lines(sys.stdin.fileno(), news)
         else:
             await appender.append_file(order.file, order.chunk, news)
+    except StoreError as error:
+        raise CommandError(str(error), hint=ROOM) from error
     finally:
         await end_tasks(progress)
         output.event(
@@ -183,7 +187,7 @@ class Appender:
         """
         from covey.cli.log_resume import Mark
 
-        descriptor = os.open(file, os.O_RDONLY)
+        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self.total = size_of(descriptor)
         mark = Mark(self._feed, file, chunk)
         self.skipped = await mark.resume(descriptor) if self.total else 0

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 NEWS: Final = 5.0
 """Seconds for which peers are looked for when everything that is known of is here."""
+FROZEN: Final = "what came before is kept: `covey log cat KEY --offline` prints it"
 WRITE: Final = 1 << 18
 """Bytes that are written at once, when so many are at hand."""
 
@@ -134,7 +135,7 @@ async def cat(order: Order, output: Output) -> None:
             raise CommandError(str(error), hint="without --offline its peers are asked") from error
         except ClosedError as error:
             if isinstance(cause := error.__cause__, CoveyError):
-                raise cause from error
+                raise CommandError(str(cause), hint=FROZEN) from cause
             raise
     fetched = feed.progress.downloaded_blocks
     output.event(
@@ -216,15 +217,21 @@ class Reader:
         text = f"looking for peers of the log … (port {port})"
         output.event("waiting", text, log=self._feed.key, host=host, port=port)
         work = self._follow() if self._order.follow else self._catch_up(output)
-        reading = asyncio.create_task(work, name="covey log cat read")
-        watching = asyncio.create_task(
-            self._presence.keep(self._order.timeout, network.brief), name="covey log cat watch"
-        )
+        presence, limit = self._presence, self._order.timeout
+        tasks = [
+            asyncio.create_task(part, name=f"covey log cat {name}")
+            for name, part in (
+                ("read", work),
+                ("watch", presence.keep(limit, network.brief)),
+                ("store", presence.until_broken()),
+            )
+        ]
         try:
-            await asyncio.wait((reading, watching), return_when=asyncio.FIRST_COMPLETED)
-            await (reading if reading.done() else watching)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await task
         finally:
-            await end_tasks(reading, watching)
+            await end_tasks(*tasks)
 
     def state(self) -> State:
         """How far it is."""

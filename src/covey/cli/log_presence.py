@@ -12,6 +12,7 @@ from covey.cli.output import Output, key_text
 from covey.cli.runtime import CommandError, Exit
 
 if TYPE_CHECKING:
+    from covey.errors import CoveyError
     from covey.store.feed import Feed
     from covey.store.feed_events import FeedEvent
 
@@ -21,11 +22,16 @@ NOBODY_HAS_IT = (
 )
 
 
+ROOM = "make room, or keep logs in another folder with --store DIR; what is here is kept"
+
+
 class Presence:
     """Whether a log has peers, and what else its users should know; a context manager."""
 
     def __init__(self, feed: Feed, output: Output, *, name: str = "") -> None:
         self.found = asyncio.Event()
+        self._broken = asyncio.Event()
+        self._store_error: CoveyError | None = None
         self._there = asyncio.Event()
         self._alone = asyncio.Event()
         self._feed = feed
@@ -51,6 +57,13 @@ class Presence:
             except TimeoutError:
                 raise self._nobody(limit or 0.0, brief) from None
             await self._alone.wait()
+
+    async def until_broken(self) -> None:
+        """Raise `CommandError` when what comes cannot be kept; else wait for ever."""
+        await self._broken.wait()
+        raise CommandError(
+            f"cannot keep what comes: {self._store_error}", hint=ROOM
+        ) from self._store_error
 
     def _nobody(self, limit: float, brief: Brief) -> CommandError:
         had = self._feed.progress
@@ -79,6 +92,12 @@ class Presence:
                 event.clear()
 
     def _hear(self, event: FeedEvent) -> None:
+        if event.type == "store-error":
+            again = str(event.error) == str(self._store_error)
+            self._store_error = event.error
+            self._broken.set()
+            if again:
+                return  # it is tried again and again
         told = line_of(event)
         if told is not None:
             text, fields = told

@@ -39,7 +39,6 @@ class Mark:
         if start is not None and stat.S_ISREG(os.fstat(descriptor).st_mode):
             done = await self._equal_bytes(descriptor, start)
             if done:
-                os.lseek(descriptor, done, os.SEEK_SET)
                 return done
         begun = {**self._what, "start": self._feed.length}
         await self._feed.set_user_data(NAME, json.dumps(begun).encode())
@@ -62,13 +61,18 @@ class Mark:
         return start if known == self._what and isinstance(start, int) else None
 
     async def _equal_bytes(self, descriptor: int, start: int) -> int:
-        """Bytes in the blocks from `start` on when they are the beginning of the file, else 0."""
+        """Bytes in the blocks from `start` on when they are the beginning of the file, else 0.
+
+        The file is placed behind them.
+        """
         feed, chunk, done = self._feed, self._chunk, 0
         for index in range(start, feed.length):
             if (index - start) % STEP == 0:
                 await asyncio.sleep(0)
             block = await feed.get(index, wait=False)
-            if not block or block != os.pread(descriptor, chunk, (index - start) * chunk):
+            os.lseek(descriptor, done, os.SEEK_SET)
+            if not block or block != os.read(descriptor, chunk):
+                os.lseek(descriptor, 0, os.SEEK_SET)
                 return 0
             done += len(block)
         return done
