@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from covey.errors import CoveyError
+from covey.feed.replication_events import InvalidData, InvalidRequest
 from tests.feed.replication_links import Link, Side, pass_time, run
 
 
@@ -141,7 +142,10 @@ class Scene:
         run(*self.links)
 
     def check(self) -> None:
-        """Same head, same blocks, and nobody is blamed."""
+        """Same head, same blocks, and nobody was ever blamed."""
+        for side in self.sides:
+            assert side.told(InvalidData) == []
+            assert side.told(InvalidRequest) == []
         for reader in self.readers:
             assert reader.log.fork == self.writer.log.fork
             assert reader.log.length == self.writer.log.length

@@ -129,6 +129,16 @@ class Announcer:
                 self.reconsider(peer)
                 self.sync(peer)
 
+    def nodes_went(self) -> None:
+        """Nodes are not here any more: what needs them is neither asked for nor promised."""
+        log = self._log
+        for peer in list(self._peers):
+            peer.agreed = 0
+            self.reconsider(peer)
+            able = can_upgrade(peer.remote, fork=log.fork, length=log.length, has_node=log.has_node)
+            if peer.synced and peer.told_able and not able:
+                self.sync(peer)
+
     def stored(self, blocks: list[int]) -> None:
         """These blocks are held now."""
         told, self._told = self._told, Intervals()

@@ -181,6 +181,7 @@ class Downloads:
         peer.paused = f"an answer did not verify: {error}"
         # What is under way would fail for the same reason, before it can say what it has.
         self._recall(peer)
+        self.forks.forget(peer)
         length = min(self._log.length, peer.remote.length)
         if length and peer.remote.fork == self._log.fork:
             peer.probing = True
@@ -335,10 +336,8 @@ class Downloads:
 
     def _on_fork_data(self, peer: ReplicationPeer, search: ForkSearch, data: Data) -> None:
         try:
-            finished = self.forks.receive(search, data)
+            finished = self.forks.receive(search, data, peer)
         except VerifyError as error:
-            if search.reorg is None:
-                self.forks.searches.pop(search.fork, None)
             self._stir()
             self.fail(peer, error)
             return
@@ -399,6 +398,8 @@ class Downloads:
         peer.backoffs += 1
         if peer.backoffs >= MAX_BACKOFFS:
             peer.paused = f"{MAX_BACKOFFS} requests in a row got no data"
+            self.forks.forget(peer)
+            self._stir()
 
     def _release(self, outstandings: list[Outstanding] | tuple[Outstanding, ...]) -> None:
         """Requests are over without an answer: what they were for is asked of others."""

@@ -18,7 +18,10 @@ MAX_SEARCHES = 2
 
 
 class ForkSearch:
-    """One fork: first its head is asked for, then hashes until the fork point is known."""
+    """One fork: first its head is asked for, then hashes until the fork point is known.
+
+    `origin` told of it, and then proved it.
+    """
 
     __slots__ = ("asked", "fork", "origin", "reorg")
 
@@ -54,9 +57,9 @@ class Forks:
         self.searches.clear()
 
     def forget(self, peer: ReplicationPeer) -> None:
-        """A peer is gone: forks without a proof that only it told of go too."""
+        """A peer is gone, or not asked any more: what it told of is begun anew with others."""
         for search in list(self.searches.values()):
-            if search.origin is peer and search.reorg is None:
+            if search.origin is peer:
                 del self.searches[search.fork]
 
     def next(self, peer: ReplicationPeer, number: int) -> tuple[Request, ForkSearch] | None:
@@ -73,13 +76,15 @@ class Forks:
         wanted = search.reorg.wanted
         if wanted is None:
             return None
+        if wanted.start + (1 << wanted.nodes) > peer.remote.length:
+            return None
         block = peer.claims.first_in(wanted.start, min(wanted.end, peer.remote.length))
         if block is None:
             # Nodes may be there without the block; a refusal ends the search where it is.
             block = wanted.start
         return Request(number, search.fork, hash=wanted.request(block)), search
 
-    def receive(self, search: ForkSearch, data: Data) -> Reorg | None:
+    def receive(self, search: ForkSearch, data: Data, peer: ReplicationPeer) -> Reorg | None:
         """Go on with an answer; the finished search if it is one. Raises `VerifyError`."""
         search.asked = None
         if self.searches.get(search.fork) is not search:
@@ -93,6 +98,7 @@ class Forks:
             search.reorg = Reorg(
                 data, length=log.length, get_node=log.node, authority=log.authority
             )
+            search.origin = peer
             self._drop_below(search.fork)
         elif data.hash is not None:
             search.reorg.receive(data)

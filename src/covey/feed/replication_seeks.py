@@ -115,6 +115,7 @@ class Seeks:
             return None
         start, end = span
         if end - start <= 2:
+            # Of a pair of received leaves only the sum of their sizes is proven.
             self._wait_for_block(ticket, start)
             return None
         stop = min(end, peer.askable_end)
@@ -127,10 +128,12 @@ class Seeks:
         if block is None:
             self._pool.want_near(peer, start)
             return None
-        # Of a pair of received leaves only the sum of their sizes is proven: see the last step.
-        depth = flat_tree.depth(start + end - 1)
+        # The span may be known by the sizes around it alone: the path leads to a node that is here.
+        top = start + end - 1
+        while not log.has_node(top):
+            top = flat_tree.parent(top)
         part = SeekRequest(ticket.offset, ticket.padding) if peer.seeks else None
-        return SeekQuestion(ticket, BlockRequest(2 * block, depth), part)
+        return SeekQuestion(ticket, BlockRequest(2 * block, flat_tree.depth(top)), part)
 
     def _wait_for_block(self, ticket: SeekTicket, index: int) -> None:
         """One of two blocks has it: the first of them tells by its size."""

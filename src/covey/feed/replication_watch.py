@@ -45,13 +45,16 @@ class LogWatch:
                     self._announcer.dropped(length, old_length)
                 self._head_changed()
             case Cleared(start, end):
-                for peer in self._replicator.peers:
-                    peer.agreed = 0
+                # What is under way may lead to nodes that went with the blocks.
+                self._downloads.recall_all()
                 self._downloads.pool.gone(start, end)
+                self._announcer.nodes_went()
                 self._announcer.dropped(start, end)
                 self._replicator.stir()
             case Dropped(blocks):
+                self._downloads.recall_all()
                 self._downloads.pool.lost(blocks)
+                self._announcer.nodes_went()
                 self._replicator.stir()
             case ManifestLearned():
                 self._announcer.sync_all()
