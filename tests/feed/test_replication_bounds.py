@@ -13,7 +13,7 @@ from covey.feed.replication_blocks import (
 )
 from covey.feed.replication_choices import MAX_BACKOFFS, REQUEST_TIMEOUT, SWAP_AFTER, swap_limit
 from covey.feed.replication_download import MAX_UPGRADE_REST
-from covey.feed.replication_events import ChannelWanted
+from covey.feed.replication_events import ChannelWanted, InvalidData
 from covey.feed.replication_peer import DATA, NO_DATA, RANGE, REQUEST, SYNC, WANT
 from covey.feed.replication_wants import WANT_BATCH
 from tests.feed.replication_links import Link, Side, pass_time, run
@@ -304,3 +304,67 @@ def test_nothing_is_asked_of_who_does_not_upload() -> None:
     link.inject(reader, SYNC, sync)
     run(link)
     assert_same(reader, writer)
+
+
+def test_what_is_under_way_when_nodes_are_let_go_is_asked_anew() -> None:
+    writer, reader, link = known_pair(64)
+    reader.replicator.want_range(0, None)
+    run(link)
+    reader.log.clear(0, 32)
+    run(link)
+    reader.log.clear(0, 40)
+    reader.replicator.handle_timer(0.0)
+    assert link.peer_of(reader).in_flight
+    reader.log.clear(40, 64)
+    run(link)
+    assert reader.told(InvalidData) == []
+    assert link.peer_of(writer).invalid_requests == 0
+    assert_same(reader, writer)
+
+
+def test_a_fork_search_asks_only_peers_whose_tree_is_large_enough() -> None:
+    writer, copy, reader = Side.of(*numbered(16)), Side(), Side()
+    reader.replicator.want_range(0, None)
+    first = Link(writer, reader)
+    run(first)
+    first.cut()
+    writer.log.truncate(5)
+    writer.log.append([b"other %d" % number for number in range(5)])
+    run(Link(writer, copy))
+    for link in copy.links.values():
+        link.cut()
+    writer.log.append([b"other %d" % number for number in range(54)])
+    main = Link(writer, reader)
+    main.drops = lambda _sender, kind, message: (
+        None if kind == DATA and message.hash is not None else message
+    )
+    run(main)
+    searches = reader.replicator.downloads.forks.searches
+    assert [search.reorg is not None for search in searches.values()] == [True]
+    main.peer_of(reader).cancel(main.peer_of(reader).table.open[1].request.id)
+    searches[1].asked = None
+    short = Link(copy, reader)
+    run(main, short)
+    assert short.peer_of(copy).invalid_requests == 0
+    assert not [m for m in sent(short, reader, REQUEST) if m.hash]
+    main.cut()
+    run(short)
+    assert reader.log.fork == 1, "begun anew with the other, whose head is shorter"
+    assert reader.log.length == 10
+
+
+def test_a_seek_whose_span_is_known_by_size_alone_asks_up_to_a_node_that_is_here() -> None:
+    writer, reader, link = known_pair(64)
+    reader.replicator.want_block(0)
+    run(link)
+    reader.log.flush()
+    # Node 95 is known to be there by the sizes of 63 and 31; its own hash is not here.
+    for index in (95, 47, 79, 111):
+        reader.records.nodes.pop(index, None)
+    reader.log._cache.clear()
+    found: list[Any] = []
+    offset = writer.log.byte_offset(50) or 0
+    reader.replicator.want_seek(offset, done=found.append)
+    run(link)
+    assert found == [(50, 0)]
+    assert reader.told(InvalidData) == []

@@ -162,7 +162,7 @@ class Scene:
                 assert end.peer.in_flight == 0
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(250))
 def test_peers_of_one_log_end_equal(seed: int) -> None:
     scene = Scene(seed)
     for _ in range(scene.random.choice((5, 20, 60, 200))):
