@@ -80,8 +80,12 @@ class ReplicationPeer:
         """Whether the channel is open."""
         self.writable = True
         """Whether the channel is drained: only then are requests answered."""
+        self._begin_told(limits)
+        self._begin_asked()
+        self._begin_behaviour()
 
-        # What the remote told.
+    def _begin_told(self, limits: Limits) -> None:
+        """Nothing was told yet, and nothing follows from it."""
         self.synced = False
         self.remote = RemoteHead(0, 0, False, True, 0)
         self.remote_downloading = True
@@ -93,7 +97,7 @@ class ReplicationPeer:
         self._heard_extension = ""
         self._told_extension = ""
 
-        # What follows from it and from our own head; see `Replicator._reconsider`.
+        # With our own head; see `Replicator._reconsider`.
         self.askable_end = 0
         self.agreed = 0
         self.offers_upgrade = False
@@ -103,7 +107,8 @@ class ReplicationPeer:
         """So many blocks were announced as all there are."""
         self.pushed_length = 0
 
-        # What it was asked.
+    def _begin_asked(self) -> None:
+        """Nothing was asked yet."""
         self.table = RequestTable()
         self.wants = OwnWants()
         self.round_trip: float | None = None
@@ -123,7 +128,8 @@ class ReplicationPeer:
         """So many additions to the seeks were looked at in vain for this peer."""
         self.cursors: dict[RangeTicket, int] = {}
 
-        # How it behaved.
+    def _begin_behaviour(self) -> None:
+        """It has done nothing yet, good or bad."""
         self.paused: str | None = None
         self.probing = False
         """It was asked for a head to compare, after an answer that did not verify."""
