@@ -1,4 +1,4 @@
-"""`make demo`: a file is published, read, followed, verified, and passed on to Node."""
+"""`make demo`: a file is piped, published, read, followed, verified, and passed on to Node."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def test_the_demonstration_tells_its_story(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     published = hashlib.sha256(data + b"".join(NEWS)).hexdigest()
     assert f"Same bytes on both sides, sha256 {published}" in done.stdout
+    assert "Same sha256 on both sides: 1.0 MB" in done.stdout
+    assert "proved that it knows the topic" in done.stdout
     assert "so do all 19 blocks" in done.stdout
     for step in ("discovered 127.0.0.1:", "path: tcp", "(this machine), noise with key"):
         assert step in done.stdout

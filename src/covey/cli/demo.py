@@ -1,20 +1,22 @@
-"""The demonstration behind `make demo`: a real file published as a log, read, followed, passed on.
+"""The demonstration behind `make demo`: a real file is piped, then published as a log and read.
 
-`python -m covey.cli.demo [FILE]`; without a file a library of this environment is published.
+`python -m covey.cli.demo [FILE]`; without a file a library of this environment is sent.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import sys
 import sysconfig
 import time
 from pathlib import Path
 
-from covey.cli.demo_stage import Actor, Failed, Stage, node_peer, say, wait_until
+from covey.cli.demo_stage import COMMAND, Actor, Failed, Stage, node_peer, say, wait_until
 from covey.cli.log_append import CHUNK
 from covey.cli.output import bytes_text
+from covey.cli.pipe import new_topic
 from covey.cli.runtime import Exit, take_any_text
 
 NEWS = (b"one more thing,\n", b"written while the reader follows,\n", b"and read at once.\n")
@@ -24,7 +26,7 @@ FIND = "10"
 
 def demonstrate(file: Path) -> int:
     """Publish `file`, have it read by two others; returns the exit code."""
-    say(f"covey demo: {file.name}, {bytes_text(file.stat().st_size)}, as a signed log", "cyan")
+    say(f"covey demo: {file.name}, {bytes_text(file.stat().st_size)}", "cyan")
     start = time.monotonic()
     try:
         with Stage() as stage:
@@ -48,32 +50,54 @@ class Story:
 
     def tell(self) -> None:
         """All of it."""
+        self._pipe()
         self._publish()
         writer = self._write_on()
         self._read_and_follow(writer)
         tree_hash = self._verify()
         self._pass_on(tree_hash)
 
+    def _pipe(self) -> None:
+        """From one process to another; they know a topic, prove it, and find each other by it."""
+        stage, file, topic = self._stage, self._file, new_topic()
+        say("\n1. A file goes from one process to another that knows the same topic.")
+        say(f"  $ covey pipe {topic} < {file.name}          (sender)")
+        say(f"  $ covey pipe {topic} > copy < /dev/null     (receiver)")
+        start = time.monotonic()
+        with file.open("rb") as source, self._copy.open("wb") as copy:
+            command = [*COMMAND, "pipe", topic, "--timeout", "30", *stage.network]
+            nothing = subprocess.DEVNULL
+            sides = [
+                stage.launch("sender", "green", command, stdin=source, stdout=nothing),
+                stage.launch("receiver", "blue", command, stdin=nothing, stdout=copy),
+            ]
+            codes = [side.wait() for side in sides]
+        seconds = time.monotonic() - start
+        if any(codes) or _digest(self._copy) != _digest(file):
+            raise Failed(f"the file was not piped: exit codes {codes}")
+        size = bytes_text(file.stat().st_size)
+        say(f"  Same sha256 on both sides: {size} in {seconds:.2f} s, start and search included")
+
     def _publish(self) -> None:
         stage, file = self._stage, self._file
-        say("\n1. A log is made; whoever has its key can read it.")
+        say("\n2. A log is made; whoever has its key can read it.")
         say("  $ covey log new film")
         self._key = stage.run("writer", "log", "new", "film")["key"]
         say(f"  {self._key}")
-        say(f"\n2. The file is appended to it, in blocks of {CHUNK >> 10} KiB, and signed.")
+        say(f"\n3. The file is appended to it, in blocks of {CHUNK >> 10} KiB, and signed.")
         say(f"  $ covey log append film --file {file.name}")
         done = stage.run("writer", "log", "append", "film", "--file", str(file))
         say(f"  {done['blocks']} blocks, {bytes_text(done['bytes'])}")
 
     def _write_on(self) -> Actor:
-        say("\n3. One process serves it, and will append more.")
+        say("\n4. One process serves it, and will append more.")
         say("  $ covey log append film --seed")
         writer = self._stage.start("writer", "green", "writer", "log", "append", "film", "--seed")
         writer.until_said(r"at port \d+")
         return writer
 
     def _read_and_follow(self, writer: Actor) -> None:
-        say("\n4. A second process, with an empty store, knows nothing but the key.")
+        say("\n5. A second process, with an empty store, knows nothing but the key.")
         say(f"  $ covey log cat {self._key[:8]}… --follow > copy")
         size = self._file.stat().st_size
         reader = self._start_reader(writer)
@@ -115,7 +139,7 @@ class Story:
         return False
 
     def _verify(self) -> str:
-        say("\n5. The writer is gone. The reader's store is checked against the signature.")
+        say("\n6. The writer is gone. The reader's store is checked against the signature.")
         say(f"  $ covey log verify {self._key[:8]}…")
         report = self._stage.run("reader", "log", "verify", self._key)
         if report["held"] != report["length"]:
@@ -126,9 +150,9 @@ class Story:
     def _pass_on(self, tree_hash: str) -> None:
         command, why_not = node_peer()
         if not command:
-            say(f"\n6. A third reader, Node's own corestore, is left out: {why_not}.")
+            say(f"\n7. A third reader, Node's own corestore, is left out: {why_not}.")
             return
-        say("\n6. Node's own corestore gets it from the reader, who never could write it.")
+        say("\n7. Node's own corestore gets it from the reader, who never could write it.")
         say(f"  $ covey seed {self._key[:8]}…")
         seeder = self._stage.start("seeder", "blue", "reader", "seed", self._key)
         port = seeder.until_said(r"at port (\d+)")[1]

@@ -116,7 +116,7 @@ class Actor:
             text = line.decode(errors="replace").rstrip()
             self.lines.append(text)
             if not text.startswith("{"):  # data is for us
-                say(f"  {self._who:<7}│ {text}", self._colour)
+                say(f"  {self._who:<8} │ {text}", self._colour)
 
 
 class Stage:
@@ -170,11 +170,17 @@ class Stage:
         return self.launch(who, colour, command, stdout=stdout)
 
     def launch(
-        self, who: str, colour: str, command: Sequence[str], *, stdout: Any = subprocess.PIPE
+        self,
+        who: str,
+        colour: str,
+        command: Sequence[str],
+        *,
+        stdin: Any = subprocess.PIPE,
+        stdout: Any = subprocess.PIPE,
     ) -> Actor:
         """Start any program."""
         process = subprocess.Popen(  # noqa: S603 - our own command
-            command, stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE
+            command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE
         )
         actor = Actor(who, colour, process)
         self._actors.append(actor)
