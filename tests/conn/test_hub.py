@@ -1194,3 +1194,11 @@ async def test_failures_of_connecting_carry_the_error_and_key() -> None:
     await play.failing(call)
     assert play.events[-1] == ConnectingFailed(str(peer(1)), peer(1).key, error)
     await play.hub.close()
+
+
+async def test_an_update_takes_fields_and_nothing_else() -> None:
+    play = Play()
+    for data in (None, 5, [("a", 1)]):
+        with pytest.raises(TypeError, match="mapping"):
+            play.hub.update(peer(1), data)  # type: ignore[arg-type]
+    await play.hub.close()

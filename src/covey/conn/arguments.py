@@ -22,7 +22,7 @@ def check_seconds(name: str, seconds: float | None) -> None:
         raise UsageError(f"{name} is a number of seconds from 0 on, not {seconds}")
 
 
-def check_data(data: Mapping[str, Any] | None) -> None:
+def check_data(data: Mapping[str, Any]) -> None:
     """Raise `TypeError` for fields of an entry that are no mapping."""
-    if data is not None and not isinstance(data, Mapping):
+    if not isinstance(data, Mapping):
         raise TypeError(f"data is a mapping, not {type(data).__name__}")

@@ -137,7 +137,8 @@ class Hub:
         cancelled, it is called off.
         """
         text, target = self._parse(address)
-        check_data(data)
+        if data is not None:
+            check_data(data)
         check_seconds("timeout", timeout)
         machine = self._machine
         while True:
@@ -169,7 +170,8 @@ class Hub:
         The dial that follows is nobody's: its failure is told by `connecting-failed` alone.
         """
         text, target = self._parse(address)
-        check_data(data)
+        if data is not None:
+            check_data(data)
         check_seconds("timeout", timeout)
         machine = self._machine
         entry = machine.table.get(text)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from covey.errors import DecodeError, EncodeError, UsageError
+from covey.errors import DecodeError, UsageError
 from covey.feed.messages import MAX_EXTENSION_NAME
-from covey.wire.binary import checked_bytes
-from covey.wire.encoding import Codec, decode, encode
+from covey.wire.named_encodings import Encoding, conversion
 
 if TYPE_CHECKING:
     from covey.store.feed_peer import FeedPeer
@@ -20,8 +18,6 @@ logger = logging.getLogger("covey.store.extensions")
 
 OnExtension: TypeAlias = "Callable[[Any, FeedPeer], object]"
 """Gets a decoded message and who sent it."""
-ENCODINGS = ("binary", "utf-8", "json")
-"""The encodings that have a name; any `Codec` will do too."""
 
 
 class Extension:
@@ -38,14 +34,14 @@ class Extension:
         log: OpenLog,
         name: str,
         *,
-        encoding: str | Codec[Any],
+        encoding: Encoding,
         on_message: OnExtension | None,
     ) -> None:
         size = len(name.encode())
         if not 0 < size <= MAX_EXTENSION_NAME:
             raise UsageError(f"an extension's name has 1 to {MAX_EXTENSION_NAME} bytes, not {size}")
         self._log: OpenLog | None = log
-        self._encode, self._decode = _functions(encoding)
+        self._encode, self._decode = conversion(encoding)
         self.name = name
         self.on_message = on_message
 
@@ -83,46 +79,3 @@ class Extension:
             self.on_message(message, peer)
         except Exception:
             logger.exception("the callback of extension %r failed", self.name)
-
-
-def _functions(
-    encoding: str | Codec[Any],
-) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
-    if encoding == "binary":
-        return checked_bytes_of, bytes
-    if encoding == "utf-8":
-        return _encode_text, lambda payload: payload.decode("utf-8", "replace")
-    if encoding == "json":
-        return _encode_json, _decode_json
-    if isinstance(encoding, Codec):
-        codec = encoding
-        return lambda value: encode(codec, value), lambda payload: decode(codec, payload)
-    raise UsageError(f"an encoding is one of {', '.join(ENCODINGS)} or a codec, not {encoding!r}")
-
-
-def checked_bytes_of(value: Any) -> bytes:
-    """`value` as bytes; `EncodeError` when it is none."""
-    return bytes(checked_bytes(value))
-
-
-def _encode_text(value: Any) -> bytes:
-    if not isinstance(value, str):
-        raise EncodeError(f"text is wanted, not {type(value).__name__}")
-    try:
-        return value.encode()
-    except UnicodeEncodeError as error:
-        raise EncodeError(f"this is not Unicode text: {error.reason}") from error
-
-
-def _encode_json(value: Any) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise EncodeError(f"this cannot be written as JSON: {error}") from error
-
-
-def _decode_json(payload: bytes) -> Any:
-    try:
-        return json.loads(payload)
-    except (ValueError, RecursionError) as error:
-        raise DecodeError(f"this is not JSON: {error}") from error
