@@ -1198,7 +1198,8 @@ async def test_failures_of_connecting_carry_the_error_and_key() -> None:
 
 async def test_an_update_takes_fields_and_nothing_else() -> None:
     play = Play()
-    for data in (None, 5, [("a", 1)]):
+    wrong: Any
+    for wrong in (None, 5, [("a", 1)]):
         with pytest.raises(TypeError, match="mapping"):
-            play.hub.update(peer(1), data)  # type: ignore[arg-type]
+            play.hub.update(peer(1), wrong)
     await play.hub.close()
