@@ -6,7 +6,8 @@ Every change is one commit: first it is stored, then it is the state in memory, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from covey.errors import CoveyError, FrozenError, StoreError, UsageError, VerifyError
@@ -33,7 +34,7 @@ from covey.feed.log_pages import (
     with_range,
     without_range,
 )
-from covey.feed.log_staging import Staging
+from covey.feed.log_staging import Staging, Writing
 from covey.feed.log_state import LogState
 from covey.feed.manifest import Manifest
 from covey.feed.signatures import Authority
@@ -70,7 +71,7 @@ class Log(LogState):
         appended whole, and needs none. Raises `UsageError` when nobody here may sign, or for more
         than `MAX_BLOCK` bytes; `VerifyError` when the signature or the prologue is wrong.
         """
-        self._check_open()
+        self._begin_change()
         contents = _contents(blocks)
         if not contents:
             return self.length
@@ -103,7 +104,7 @@ class Log(LogState):
         inside a prologue, for a fork that is not new, and when nobody here may sign; `StoreError`
         when the nodes of the shorter log are not here.
         """
-        self._check_open()
+        self._begin_change()
         new_fork = self.fork + 1 if fork is None else fork
         prologue = self.authority.prologue
         if not 0 <= length <= self.length or (prologue is not None and length < prologue.length):
@@ -124,7 +125,7 @@ class Log(LogState):
         Nodes that no held block needs go too, unless `keep_tree`. None keeps them where the log is
         `writable`: only with them a writer can prove its head to readers of any older one.
         """
-        self._check_open()
+        self._begin_change()
         check_order(start, end)
         end = min(end, self.length)
         self.flush()
@@ -153,6 +154,7 @@ class Log(LogState):
 
     def set_user_data(self, name: str, value: bytes | None) -> None:
         """Keep `value` with the log under `name`; None takes it away. Frozen logs allow it too."""
+        self._settle()
         self._commit(Changes(user_data={name: value}))
 
     def freeze(self, *, length: int, fork: int) -> None:
@@ -160,6 +162,7 @@ class Log(LogState):
 
         What is staged is dropped. Nothing happens when it is frozen already.
         """
+        self._settle()
         if self.frozen:
             return
         self._commit(Changes(frozen=True))
@@ -176,16 +179,22 @@ class Log(LogState):
         `flush`. With one, all that is staged is flushed together with it. Raises as `flush`, and
         `UsageError` for an upgrade that leads nowhere from here.
         """
-        self._check_open()
         nodes, block, upgrade, manifest = verified[:4]
+        if upgrade is not None or manifest is not None:
+            self._settle()
+        self._check_open()
         if upgrade is not None and (upgrade.fork != self.fork or upgrade.length <= self.length):
             raise UsageError(
                 f"an upgrade to {upgrade.length} blocks on fork {upgrade.fork}, "
                 f"this log has {self.length} on fork {self.fork}"
             )
-        staging = self._staging
+        staging, writing = self._staging, self._writing
         staging.add_nodes(nodes)
-        if block is not None and not self.bitfield.get(block[0]):
+        if (
+            block is not None
+            and not self.bitfield.get(block[0])
+            and not (writing is not None and block[0] in writing.staged.blocks)
+        ):
             staging.add_block(*block)
         if (
             upgrade is not None
@@ -202,7 +211,42 @@ class Log(LogState):
         When the store fails, what was staged is dropped: `Dropped` tells which blocks have to be
         fetched again, and `StoreError` is raised.
         """
+        self._settle()
         return self._flush(None, None) if self._staging else 0
+
+    def begin_flush(self, settle: Callable[[], object]) -> Callable[[], None] | None:
+        """Begin to store what is staged; None when nothing is.
+
+        The caller runs what this returns once, in any thread, and tells `end_flush` how it ended.
+        Until then the blocks are staged as before, and others may be staged beside them. Any other
+        change of the log calls `settle` first, which has to wait for that and call `end_flush`.
+        Raises as `flush`.
+        """
+        self._settle()
+        if not self._staging:
+            return None
+        writing = self._take_staged()
+        self._check_trust(writing)
+        writing.settle = settle
+        self._writing = writing
+        return partial(self._records.commit, writing.changes)
+
+    def end_flush(self, error: BaseException | None) -> int:
+        """What `begin_flush` returned has ended, with `error` if it raised one; as `flush`.
+
+        After an error what was staged meanwhile is dropped too: it may need the nodes that went.
+        """
+        writing, self._writing = self._writing, None
+        if writing is None:
+            raise UsageError("no flush was begun")
+        if error is None:
+            return self._flushed(writing)
+        if not isinstance(error, CoveyError):
+            self._doubtful = True
+            raise error
+        staged, self._staging = self._staging, Staging()
+        self._drop(sorted({*writing.blocks, *staged.blocks}), error)
+        raise error
 
     def reorg(
         self,
@@ -218,7 +262,7 @@ class Log(LogState):
         for a fork that is not higher, or when more is shared than there is; `VerifyError` for a
         head that is all prologue: nobody has signed its fork, so anybody may have made it up.
         """
-        self._check_open()
+        self._begin_change()
         prologue = self.authority.prologue if manifest is None else manifest.prologue
         if prologue is not None and head.length <= prologue.length:
             raise VerifyError(f"fork {head.fork} of {head.length} blocks is not signed by anyone")
@@ -236,9 +280,28 @@ class Log(LogState):
         if self.frozen:
             raise FrozenError(f"the log {self.key.hex()} is frozen: it was signed in two ways")
 
-    def _commit(self, changes: Changes) -> None:
+    def _begin_change(self) -> None:
+        self._settle()
+        self._check_open()
+
+    def _settle(self) -> None:
+        """A flush that goes on beside ends first: one change at a time."""
+        writing = self._writing
+        if writing is not None and writing.settle is not None:
+            writing.settle()
+            if self._writing is writing:
+                raise UsageError("a flush was begun, and its end was not told")
+
+    def _check_trust(self, writing: Writing | None = None) -> None:
+        """`StoreError` where memory may not be what is stored."""
         if self._doubtful:
-            raise StoreError("a write was interrupted: the log has to be opened again")
+            error = StoreError("a write was interrupted: the log has to be opened again")
+            if writing is not None:
+                self._drop(writing.blocks, error)
+            raise error
+
+    def _commit(self, changes: Changes) -> None:
+        self._check_trust()
         try:
             self._records.commit(changes)
         except CoveyError:
@@ -252,34 +315,52 @@ class Log(LogState):
 
     def _flush(self, upgrade: NewHead | None, manifest: Manifest | None) -> int:
         """Commit what is staged, and a new head and manifest with it."""
+        self._settle()
+        writing = self._take_staged()
+        changes = writing.changes
+        try:
+            if manifest is not None:
+                changes.manifest = manifest
+                authority = Authority(self.key, manifest)
+            if upgrade is not None:
+                changes.head = _head_of(upgrade)
+            self._commit(changes)
+        except CoveyError as error:
+            self._drop(writing.blocks, error)
+            raise
+        if manifest is not None:
+            self.authority = authority
+        return self._flushed(writing, upgrade)
+
+    def _take_staged(self) -> Writing:
+        """What is staged is so no more; what there is to store of it."""
         staged, self._staging = self._staging, Staging()
         blocks = sorted([item for item in staged.blocks.items() if not self.bitfield.get(item[0])])
-        try:
-            authority = self.authority if manifest is None else Authority(self.key, manifest)
-            head = None if upgrade is None else _head_of(upgrade)
-            pages = with_blocks(self.bitfield, [index for index, _ in blocks])
-            contiguous = first_unset(self.bitfield, pages, self.contiguous_length)
-            self._commit(
-                Changes(
-                    blocks=blocks,
-                    nodes=list(staged.nodes.values()),
-                    head=head,
-                    pages=pages,
-                    manifest=manifest,
-                    hints=self._new_hints(contiguous),
-                )
-            )
-        except CoveyError as error:
-            self._tell(Dropped([index for index, _ in blocks], error))
-            raise
-        start = self.length
-        self._cache.add(staged.nodes.values())
-        self.authority = authority
-        if head is not None and upgrade is not None:
-            self._set_head(head, upgrade.roots)
-        self._put_pages(pages, contiguous)
-        self._tell_flushed(start, [index for index, _ in blocks], manifest)
-        return len(blocks)
+        indices = [index for index, _ in blocks]
+        pages = with_blocks(self.bitfield, indices)
+        contiguous = first_unset(self.bitfield, pages, self.contiguous_length)
+        changes = Changes(
+            blocks=blocks,
+            nodes=list(staged.nodes.values()),
+            pages=pages,
+            hints=self._new_hints(contiguous),
+        )
+        return Writing(staged, indices, changes, contiguous)
+
+    def _flushed(self, writing: Writing, upgrade: NewHead | None = None) -> int:
+        """It is stored: show it and tell."""
+        changes, start = writing.changes, self.length
+        if changes.hints is not None:
+            self._hints = changes.hints
+        self._cache.add(changes.nodes)
+        if changes.head is not None and upgrade is not None:
+            self._set_head(changes.head, upgrade.roots)
+        self._put_pages(changes.pages, writing.contiguous)
+        self._tell_flushed(start, writing.blocks, changes.manifest)
+        return len(writing.blocks)
+
+    def _drop(self, blocks: list[int], error: CoveyError) -> None:
+        self._tell(Dropped(blocks, error))
 
     def _tell_flushed(self, start: int, blocks: list[int], manifest: Manifest | None) -> None:
         if manifest is not None:

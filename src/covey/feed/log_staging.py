@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from covey.feed.hashes import Node
+from covey.feed.log_changes import Changes
 
 
 class Staging:
@@ -34,6 +36,19 @@ class Staging:
 
     def __bool__(self) -> bool:
         return bool(self.blocks or self.nodes)
+
+
+@dataclass(slots=True)
+class Writing:
+    """What a flush stores, and what memory shows once it is stored."""
+
+    staged: Staging
+    blocks: list[int]
+    """Those that are new, in order."""
+    changes: Changes
+    contiguous: int
+    settle: Callable[[], object] | None = None
+    """Waits for it, where it goes on beside."""
 
 
 class NodeCache:

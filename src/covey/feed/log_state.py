@@ -16,7 +16,7 @@ from covey.feed.log_audit import Progress, rehash
 from covey.feed.log_changes import Head, Hints, LogRecords
 from covey.feed.log_events import Teller
 from covey.feed.log_pages import read_pages
-from covey.feed.log_staging import NodeCache, Staging
+from covey.feed.log_staging import NodeCache, Staging, Writing
 from covey.feed.manifest import Manifest
 from covey.feed.signatures import Authority
 from covey.keys import KeyPair, discovery_key
@@ -45,6 +45,7 @@ class LogState:
         "_revision",
         "_staging",
         "_teller",
+        "_writing",
         "authority",
         "bitfield",
         "byte_length",
@@ -81,6 +82,7 @@ class LogState:
         self.key_pair = key_pair
         self.frozen = frozen
         self._staging = Staging()
+        self._writing: Writing | None = None  # what was staged and is being stored beside
         self._cache = NodeCache(_CACHED_NODES)
         self._teller = Teller()
         self.on_change = self._teller.listeners
@@ -150,9 +152,17 @@ class LogState:
         """Bytes of the blocks that wait for `flush`."""
         return self._staging.size
 
+    @property
+    def writing_blocks(self) -> int:
+        """Blocks that are being stored: between `begin_flush` and `end_flush`."""
+        return 0 if self._writing is None else len(self._writing.blocks)
+
     def is_staged(self, index: int) -> bool:
-        """Whether this block waits for `flush`."""
-        return index in self._staging.blocks
+        """Whether this block was accepted and is not stored yet."""
+        writing = self._writing
+        return index in self._staging.blocks or (
+            writing is not None and index in writing.staged.blocks
+        )
 
     def has(self, index: int) -> bool:
         """Whether this block is stored; one that is only staged is not."""
@@ -163,6 +173,8 @@ class LogState:
         found = self._staging.nodes.get(index)
         if found is None:
             found = self._cache.get(index)
+            if found is None and self._writing is not None:
+                found = self._writing.staged.nodes.get(index)
             if found is None:
                 found = self._records.node(index)
                 if found is not None:
@@ -179,6 +191,8 @@ class LogState:
         They are hashed again: `StoreError` when they are not those that were stored.
         """
         data = self._staging.blocks.get(index)
+        if data is None and self._writing is not None:
+            data = self._writing.staged.blocks.get(index)
         if data is not None:
             return data
         if index < 0 or not self.bitfield.get(index):

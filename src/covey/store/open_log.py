@@ -24,6 +24,7 @@ from covey.store.extensions import Extension
 from covey.store.feed_peer import FeedPeer
 from covey.store.progress import FeedProgress, Meter
 from covey.store.records import Auth
+from covey.store.writer import Writer
 
 logger = logging.getLogger("covey.store")
 
@@ -36,6 +37,10 @@ FLUSH_AFTER: Final = 0.05
 writing then takes a fifth of the time at most."""
 FLUSH_BLOCKS, FLUSH_BYTES = 256, 4 << 20
 """Received blocks, and bytes in them, that are written at once."""
+ASIDE_BYTES, ASIDE_BLOCK = 512 << 10, 16 << 10
+"""Bytes from which on they are written in a thread, where blocks have so many on average."""
+HOLD_BYTES: Final = 12 << 20
+"""Bytes that wait while others are written from which on nothing more is asked for."""
 
 RETRY_STORE: Final = 5.0
 """Seconds until blocks are asked for again after the store could not keep any."""
@@ -47,6 +52,7 @@ class LogHost(Protocol):
     chance: Chance
     limits: Limits
     tasks: OwnedTasks
+    writer: Writer
 
     @property
     def clock(self) -> Clock:
@@ -112,6 +118,8 @@ class OpenLog:
         self._flush_timer: Timer | None = None
         self._flush_at = 0.0
         self._flush_took = 0.0
+        self._flush_began = 0.0
+        self._held_back = False
         self._retry: Timer | None = None
         self._leaving: Timer | None = None
         self._idle: Timer | None = None
@@ -147,7 +155,7 @@ class OpenLog:
         return FeedProgress(
             have=have,
             total=log.length,
-            verified=have + log.staged_blocks,
+            verified=have + log.staged_blocks + log.writing_blocks,
             contiguous=log.contiguous_length,
             byte_length=log.byte_length,
             peers=len(self.peers),
@@ -255,7 +263,7 @@ class OpenLog:
         log = self.log
         if log.staged_blocks:
             if log.staged_blocks >= FLUSH_BLOCKS or log.staged_bytes >= FLUSH_BYTES:
-                self.flush()
+                self._write()
             else:
                 self._plan_flush(soon=replicator.flush_wanted)
 
@@ -269,26 +277,83 @@ class OpenLog:
                 return
             self._flush_timer.cancel()
         self._flush_at = when
-        self._flush_timer = self.host.clock.call_at(when, self.flush)
+        self._flush_timer = self.host.clock.call_at(when, self._write)
 
     def flush(self) -> None:
         """Write the blocks that were received; those that cannot be are asked for again later."""
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-            self._flush_timer = None
-        if self.closed:
+        self._cancel_flush()
+        if self.closed or self._nothing_waits():
             return
-        if not self.log.staged_blocks:
-            self._departed.clear()
-            return
-        began = self.host.clock.time()
+        self._flush_began = self.host.clock.time()
+        failure: StoreError | None = None
         try:
             self.log.flush()
         except StoreError as error:
-            self.replicator.store_failed(error)
-        self._departed.clear()
-        self._flush_took = self.host.clock.time() - began
+            failure = error
+        self._flushed(failure)
+
+    def _write(self) -> None:
+        """It is time to write what was received: in the thread when it is large."""
+        self._cancel_flush()
+        log, writer = self.log, self.host.writer
+        blocks, size = log.staged_blocks, log.staged_bytes
+        if self.closed or self._nothing_waits() or not blocks:
+            return
+        if writer.busy:
+            if writer.writing and size >= HOLD_BYTES:
+                self._hold_back()
+            writer.when_free(self._write)
+        elif size < ASIDE_BYTES or size < blocks * ASIDE_BLOCK:
+            self.flush()
+        else:
+            self._write_aside(writer)
+
+    def _write_aside(self, writer: Writer) -> None:
+        self._flush_began = self.host.clock.time()
+        try:
+            work = self.log.begin_flush(writer.settle)
+        except StoreError as error:
+            self._flushed(error)
+            return
+        if work is not None:
+            writer.write(work, self._written)
+
+    def _written(self, error: BaseException | None) -> None:
+        failure: StoreError | None = None
+        try:
+            self.log.end_flush(error)
+        except StoreError as told_error:
+            failure = told_error
+        self._flushed(failure)
+
+    def _flushed(self, failure: StoreError | None) -> None:
+        """What was being written is, or could not be."""
+        held_back, self._held_back = self._held_back, False
+        if failure is not None:
+            self.replicator.store_failed(failure)
+        elif held_back and self._retry is None and self._replicator is not None:
+            self._replicator.resume(self.host.clock.time())
+        self._nothing_waits()
+        self._flush_took = self.host.clock.time() - self._flush_began
         self.touch()
+
+    def _nothing_waits(self) -> bool:
+        """Whether all that was received is written; then peers that left are done with."""
+        if self.log.staged_blocks or self.log.writing_blocks:
+            return False
+        self._departed.clear()
+        return True
+
+    def _hold_back(self) -> None:
+        """Peers that are faster than the disk are not asked for more than it can take."""
+        if not self._held_back and self._replicator is not None:
+            self._held_back = True
+            self._replicator.downloads.suspended = True
+
+    def _cancel_flush(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
 
     def _timer_due(self) -> None:
         self._timer = None
@@ -331,7 +396,7 @@ class OpenLog:
                     extension.receive(payload, shown)
             case told.PeerRemoved(peer, error):
                 if (shown := self.peers.pop(peer, None)) is not None:
-                    if self.log.staged_blocks:
+                    if self.log.staged_blocks or self.log.writing_blocks:
                         self._departed[peer] = shown
                     self._publish(feed_events.PeerRemoved(shown, error))
                 self.look_idle()

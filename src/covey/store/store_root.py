@@ -40,6 +40,7 @@ from covey.store.records import (
     core_by_discovery_key,
 )
 from covey.store.storage import Put, Storage
+from covey.store.writer import Writer
 
 if TYPE_CHECKING:
     from covey.store.replication import StoreStream
@@ -88,6 +89,7 @@ class StoreRoot:
         """By connection."""
         self.events: EventStream[StoreEvent] = EventStream(backlog=settings.limits.event_backlog)
         self.tasks = OwnedTasks(logger)
+        self.writer = Writer()
         self.closed = False
         self._storage = storage
         self._clock = clock
@@ -161,6 +163,7 @@ class StoreRoot:
             log.close()
         for stream in tuple(self.streams.values()):
             stream.detach()
+        self.writer.close()
         self.closed = True
         await self.tasks.end()
         self.events.close()
