@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,11 @@ from covey.feed.replication_blocks import BlockPool
 from covey.feed.replication_choices import MAX_BACKOFFS, REQUEST_TIMEOUT, swap_limit
 from covey.feed.replication_events import Event, InvalidData, ReplicationError, StoreFailed
 from covey.feed.replication_forks import Forks, ForkSearch
+from covey.feed.replication_paths import MAX_EARLY, MISS, Paths
 from covey.feed.replication_peer import MAX_FAILURES, MAX_UNASKED, REQUEST, ReplicationPeer
 from covey.feed.replication_requests import MAX_UNANSWERED, Outstanding
 from covey.feed.replication_seeks import Seeks
 from covey.feed.replication_tickets import SeekTicket
-from covey.feed.tree import missing_nodes
 from covey.feed.verify import StaleProof, Verified, matches, verify
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Downloads:
         self._publish = publish
         self._stir = stir
         self.pool = BlockPool(log, peers, below)
+        self.paths = Paths(log)
         self.seeks = Seeks(log, self.pool, below)
         self.forks = Forks(log)
         self.upgrading: Outstanding | None = None
@@ -69,6 +71,8 @@ class Downloads:
 
     def fill(self, peer: ReplicationPeer, now: float) -> None:
         """Ask a peer for as much as may be under way."""
+        if peer.table.stranded:
+            self._give_up_stranded(peer)
         if not peer.active or not peer.synced or peer.paused is not None:
             return
         if self.suspended or self._log.frozen or not peer.remote.uploading:
@@ -92,12 +96,22 @@ class Downloads:
             self._ask_block(peer, index, 0, now)
 
     def on_data(self, peer: ReplicationPeer, data: Data, now: float) -> None:
-        """An answer to a request of ours; False is never lost: what is not here is asked again."""
-        outstanding = peer.table.answered(data.request)
+        """An answer to a request of ours; what it does not bring is asked again."""
+        outstanding = peer.table.open.get(data.request)
         if outstanding is None:
             if not peer.table.late(data.request):
                 self.unasked(peer)
             return
+        if outstanding.hoped is not None and self._keep(peer, outstanding, data):
+            return
+        self._on_answer(peer, outstanding, data)
+        if outstanding.waiting:
+            self._take_up(peer, outstanding)
+        self.fill(peer, now)
+
+    def _on_answer(self, peer: ReplicationPeer, outstanding: Outstanding, data: Data) -> None:
+        """Check what came, and store what is true of it."""
+        peer.table.answered(data.request)
         work = outstanding.work
         if work is not None:
             if isinstance(work, ForkSearch):
@@ -121,10 +135,11 @@ class Downloads:
                 self._back_off(peer, request)
         else:
             peer.backoffs = 0
+            if peer.doubt:
+                peer.doubt -= 1
         self.accept(peer, verified)
         if self.seeks and isinstance(work, SeekTicket):
             self.seeks.look_again()
-        self.fill(peer, now)
 
     def on_no_data(self, peer: ReplicationPeer, message: NoData, now: float) -> None:
         """A request of ours gets no answer."""
@@ -139,6 +154,8 @@ class Downloads:
         if isinstance(work, ForkSearch) and self.forks.settled_for(work) and work.reorg:
             wanted = work.reorg.wanted
             self._go_over(work.reorg, 0 if wanted is None else wanted.start)
+        if outstanding.waiting:
+            self._take_up(peer, outstanding)
         self.fill(peer, now)
 
     def accept(self, peer: ReplicationPeer, verified: Verified) -> None:
@@ -189,15 +206,14 @@ class Downloads:
 
     def release_all(self, peer: ReplicationPeer) -> None:
         """Everything under way to a peer goes back, without telling it."""
-        outstandings = list(peer.table.open.values())
-        peer.table.open.clear()
-        self._release(outstandings)
+        self._release(peer.table.clear())
         self.forks.forget(peer)
 
     def recall_all(self) -> None:
         """Cancel everything under way: it was asked for a log that is no longer so."""
         for peer in self._peers:
             self._recall(peer)
+        self.paths.forget()
         self.forks.restart()
 
     def _recall(self, peer: ReplicationPeer) -> None:
@@ -265,14 +281,16 @@ class Downloads:
         log = self._log
         table = peer.table
         number = table.next_number()
-        nodes = missing_nodes(index, log.length, log.has_node)
         upgrade = None
         if self._may_upgrade(peer, now):
             upgrade = UpgradeRequest(log.length, peer.remote.length - log.length)
+        # Urgent requests are answered before others that were sent before.
+        counts = priority == 0 and upgrade is None and self.paths.counts_on(peer)
+        path = self.paths.choose(index, table.expected if counts else None)
         request = Request(
             number,
             log.fork,
-            BlockRequest(index, nodes),
+            BlockRequest(index, path.levels),
             None,
             None,
             upgrade,
@@ -280,6 +298,9 @@ class Downloads:
             priority,
         )
         outstanding = self._send(peer, request, now)
+        outstanding.hoped = path.hoped
+        if path.missing:
+            table.expect(outstanding, path.missing)
         self.pool.note_asked(index, outstanding)
         if upgrade is not None:
             self.upgrading = outstanding
@@ -361,6 +382,10 @@ class Downloads:
     ) -> Verified | None:
         """What is true of an answer; None when nothing is, its request is then returned."""
         log = self._log
+        hoped = outstanding.hoped
+        if hoped is not None and data.block is not None and not log.has_node(hoped):
+            self._miss(peer, outstanding)
+            return None
         try:
             return verify(
                 data,
@@ -377,6 +402,55 @@ class Downloads:
             self._return_block(outstanding)
             self.fail(peer, error)
         return None
+
+    def _keep(self, peer: ReplicationPeer, outstanding: Outstanding, data: Data) -> bool:
+        """Keep an answer that overtook the one on which it builds; whether it was one."""
+        block, asked, hoped = data.block, outstanding.request.block, outstanding.hoped
+        if hoped is None or block is None or asked is None or self._log.has_node(hoped):
+            return False
+        before = peer.table.expected.get(hoped)
+        if before is None or not matches(data, outstanding.request):
+            return False
+        if len(block.value) > MAX_EARLY or len(block.nodes) != asked.nodes:
+            return False
+        if outstanding.early is not None:
+            self.unasked(peer)
+            return True
+        outstanding.early = data
+        before.waiting.append(outstanding)
+        return True
+
+    def _take_up(self, peer: ReplicationPeer, outstanding: Outstanding) -> None:
+        """The answer is in for which others waited, and perhaps others for those."""
+        waiting = deque(outstanding.waiting)
+        while waiting:
+            other = waiting.popleft()
+            data, other.early = other.early, None
+            if data is None or peer.table.open.get(data.request) is not other:
+                continue
+            if not self._keep(peer, other, data):
+                self._on_answer(peer, other, data)
+                waiting += other.waiting
+
+    def _give_up_stranded(self, peer: ReplicationPeer) -> None:
+        """Answers wait for what was cancelled: they are of no use."""
+        table = peer.table
+        while table.stranded:
+            outstanding = table.stranded.pop()
+            number = outstanding.request.id
+            if outstanding.early is not None and table.open.get(number) is outstanding:
+                table.answered(number)
+                table.stranded += outstanding.waiting
+                self._miss(peer, outstanding)
+
+    def _miss(self, peer: ReplicationPeer, outstanding: Outstanding) -> None:
+        """The node does not come on which the answer builds: the block is asked for again.
+
+        An honest peer may not have had the block that was to bring it. What is charged bounds how
+        much a liar gains by it.
+        """
+        peer.doubt += MISS
+        self._return_block(outstanding)
 
     def _return_block(self, outstanding: Outstanding) -> None:
         """An answer brought nothing: what it was for is asked again, of anybody."""

@@ -45,6 +45,10 @@ class PeerOwner(Protocol):
         """A record could not be read or written."""
         ...
 
+    def stir(self) -> None:
+        """There may be something to ask for that was not before."""
+        ...
+
     def peer_drained(self, peer: ReplicationPeer, now: float) -> None:
         """Its channel takes messages again."""
         ...
@@ -133,6 +137,8 @@ class ReplicationPeer:
         self.paused: str | None = None
         self.probing = False
         """It was asked for a head to compare, after an answer that did not verify."""
+        self.doubt = 0
+        """What is to be paid back by good answers; see `replication_paths`."""
         self.failures = self.backoffs = self.unasked = self.invalid_requests = 0
         self.blocks_down = self.bytes_down = self.blocks_up = self.bytes_up = 0
 
@@ -198,3 +204,5 @@ class ReplicationPeer:
         """Take a request back; nothing when it is not under way."""
         if self.table.cancel(number) is not None:
             self.tell(CANCEL, Cancel(number))
+            if self.table.stranded:
+                self._owner.stir()

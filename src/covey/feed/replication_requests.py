@@ -5,9 +5,10 @@ Source: hypercore 11.37.1, `lib/replicator.js` `InflightTracker` and `RoundtripQ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from covey.feed.messages import Request
+from covey.feed.messages import Data, Request
 
 if TYPE_CHECKING:
     from covey.feed.replication_peer import ReplicationPeer
@@ -20,10 +21,15 @@ once. A peer that lets so many lie does not answer at all."""
 class Outstanding:
     """A request that was sent: to whom, when, and on whose behalf (`work`: a seek, a fork search).
 
-    `tick` counts the cancellations on that peer before it was sent.
+    `tick` counts the cancellations on that peer before it was sent. `brings` are the nodes that its
+    answer is expected to bring, and `hoped` the one on which the answer builds and that was not
+    here, but expected of an earlier request (None: it was here). `early` is an answer that came
+    before that node; then it is among the `waiting` of the request that brings it.
     """
 
-    __slots__ = ("peer", "request", "sent", "tick", "work")
+    __slots__ = (
+        "brings", "early", "hoped", "peer", "request", "sent", "tick", "waiting", "work",
+    )  # fmt: skip
 
     def __init__(
         self, peer: ReplicationPeer, request: Request, sent: float, tick: int, work: object
@@ -33,6 +39,10 @@ class Outstanding:
         self.sent = sent
         self.tick = tick
         self.work = work
+        self.brings: Sequence[int] = ()
+        self.hoped: int | None = None
+        self.early: Data | None = None
+        self.waiting: list[Outstanding] = []
 
 
 class RequestTable:
@@ -40,12 +50,18 @@ class RequestTable:
 
     The number of a cancelled request is free again only when the peer answered it, or one that was
     sent later: its answer may be on the way.
+
+    `expected` are the nodes that open requests will bring, by the request. Answers of one channel
+    come in the order of the requests, more or less, so a later request need not ask for those
+    again. `stranded` waited for one that was cancelled.
     """
 
-    __slots__ = ("_free", "_highest", "_parked", "open", "tick")
+    __slots__ = ("_free", "_highest", "_parked", "expected", "open", "stranded", "tick")
 
     def __init__(self) -> None:
         self.open: dict[int, Outstanding] = {}
+        self.expected: dict[int, Outstanding] = {}
+        self.stranded: list[Outstanding] = []
         self.tick = 0
         self._free: list[int] = []
         self._highest = 0
@@ -73,6 +89,8 @@ class RequestTable:
         if outstanding is None:
             return None
         self._free.append(number)
+        if outstanding.brings:
+            self._expect_no_more(outstanding)
         if self._parked:
             self._unpark(outstanding.tick)
         return outstanding
@@ -90,11 +108,35 @@ class RequestTable:
         if outstanding is not None:
             self.tick += 1
             self._parked[number] = self.tick
+            self._expect_no_more(outstanding)
+            if outstanding.waiting:
+                self.stranded += outstanding.waiting
         return outstanding
+
+    def expect(self, outstanding: Outstanding, nodes: Sequence[int]) -> None:
+        """The answer to this request will bring these nodes."""
+        outstanding.brings = nodes
+        expected = self.expected
+        for node in nodes:
+            expected[node] = outstanding
+
+    def clear(self) -> list[Outstanding]:
+        """Forget the open requests, none of them will be answered; gives them."""
+        outstandings = list(self.open.values())
+        self.open.clear()
+        self.expected.clear()
+        self.stranded.clear()
+        return outstandings
 
     def oldest(self) -> Outstanding | None:
         """The open request that was sent first."""
         return next(iter(self.open.values()), None)
+
+    def _expect_no_more(self, outstanding: Outstanding) -> None:
+        expected = self.expected
+        for node in outstanding.brings:
+            if expected.get(node) is outstanding:
+                del expected[node]
 
     def _unpark(self, tick: int) -> None:
         """Free what was cancelled before the request that was sent at `tick`."""

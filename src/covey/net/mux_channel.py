@@ -173,6 +173,15 @@ class Channel:
         self._host.core.outbox.uncork()
         self._host.flush_soon()
 
+    def flush(self) -> bool:
+        """Write what was collected now, not with the end of this turn; gives `drained`.
+
+        For long answers to what one turn received, so that the remote begins on the first of them.
+        Nothing is written while corked.
+        """
+        self._host.flush()
+        return self.outbox.accepting
+
     async def fully_opened(self) -> bool:
         """Wait for the remote's answer: True when it opened too, False when closed before."""
         if self.core.opened or self.core.closed:

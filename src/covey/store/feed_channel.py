@@ -26,6 +26,12 @@ logger = logging.getLogger("covey.store.replication")
 PROTOCOL: Final = "hypercore/alpha"
 PROTOCOL_ALIAS: Final = "hypercore"
 """Accepted of remotes, never sent."""
+LEAVE_TOGETHER: Final = 16
+"""Messages after which what was collected leaves, also within a turn of the event loop.
+
+A third of the requests that are under way: while one side works on a part of them the other has
+the next, else they would wait for each other by turns.
+"""
 
 
 class FeedChannel:
@@ -34,7 +40,17 @@ class FeedChannel:
     Nothing but our OPEN leaves before the remote has shown that it knows the log's key.
     """
 
-    __slots__ = ("_answered", "_channel", "_send", "_stream", "_time", "connection", "log", "peer")
+    __slots__ = (
+        "_answered",
+        "_channel",
+        "_send",
+        "_stream",
+        "_time",
+        "_told",
+        "connection",
+        "log",
+        "peer",
+    )
 
     def __init__(self, stream: StoreStream, log: OpenLog) -> None:
         self._stream = stream
@@ -43,6 +59,7 @@ class FeedChannel:
         self.connection = stream.connection
         self.peer: ReplicationPeer | None = None
         self._answered = False
+        self._told = 0
         self._channel = stream.mux.create_channel(
             PROTOCOL,
             id=log.log.discovery_key,
@@ -97,7 +114,12 @@ class FeedChannel:
         self.log.add_peer(peer, self.connection)
 
     def _tell(self, kind: int, message: Any) -> bool:
-        return self._send[kind](message)
+        writable = self._send[kind](message)
+        self._told += 1
+        if self._told < LEAVE_TOGETHER:
+            return writable
+        self._told = 0
+        return self._channel.flush()
 
     def _received(self, kind: int, message: Any) -> None:
         peer = self.peer
