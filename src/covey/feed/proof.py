@@ -66,15 +66,21 @@ def build(
     if request.fork != fork:
         raise NotAvailable(f"asked for fork {request.fork}, this is {fork}")
     value = None
+    upgrade = request.upgrade
     if request.block is not None:
-        value = get_block(request.block.index)
+        index, levels = request.block
+        value = get_block(index)
         if value is None:
             if asked_manifest is not None:
                 return Data(request.id, fork, None, None, None, None, asked_manifest)
-            raise NotAvailable(f"block {request.block.index} is not here")
+            raise NotAvailable(f"block {index} is not here")
+        if upgrade is None and request.seek is None and length:
+            # Nearly all requests are for a block and its path.
+            path = _block_path(index, levels, length, get_node)
+            part = BlockData(index, value, path)
+            return Data(request.id, fork, part, None, None, None, asked_manifest)
     if length == 0:
         return Data(request.id, fork, None, None, None, None, asked_manifest)
-    upgrade = request.upgrade
     if upgrade is not None:
         upgrade = _past_prologue(upgrade, manifest)
     parts = _Parts(request, upgrade, length, get_node)
@@ -94,6 +100,22 @@ def build(
         parts.upgrade_data(signature),
         asked_manifest,
     )
+
+
+def _block_path(block: int, levels: int, length: int, get_node: GetNode) -> list[Node]:
+    """The siblings from a block's leaf to the node so many levels above it."""
+    if levels > MAX_PATH or ((block >> levels) + 1) << levels > length:
+        raise InvalidRequest(f"{levels} levels above block {block} are not below the head")
+    nodes = []
+    node, step = 2 * block, 1
+    for _ in range(levels):
+        other = get_node(node ^ (step << 1))
+        if other is None:
+            raise NotAvailable(f"node {node ^ (step << 1)} is not here")
+        nodes.append(other)
+        node = (node | step) & ~(step << 1)
+        step <<= 1
+    return nodes
 
 
 def _past_prologue(upgrade: UpgradeRequest, manifest: Manifest | None) -> UpgradeRequest:
