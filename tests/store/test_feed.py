@@ -24,7 +24,7 @@ from covey.store.feed_events import Appended, Cleared, FeedClosed, Truncated
 from covey.store.lmdb_storage import LmdbStorage
 from covey.store.log_records import StoredRecords
 from covey.store.records import block_key
-from tests.store.meeting import blocks_of, happened, numbered, take
+from tests.store.meeting import blocks_of, happened, met, numbered, take
 from tests.waiting import PATIENCE, turns, until
 
 SECRET = bytes(range(32))
@@ -474,8 +474,48 @@ async def test_the_encryption_key_is_kept_with_the_log(tmp_path: Path) -> None:
     async with Basestore(tmp_path) as store:
         feed = await store.get("log")
         assert await feed.get(0) == b"secret"
-        wrong = await store.get("log", encryption_key=bytes(32))
-        assert await wrong.get(0) != b"secret"
+
+
+async def test_a_wrong_encryption_key_is_refused_and_the_right_one_stays(tmp_path: Path) -> None:
+    async with Basestore(tmp_path) as store:
+        feed = await store.get("log", encryption_key=SECRET)
+        await feed.append(b"secret")
+        for wish in ({"name": "log"}, {"key": feed.key}, {"discovery_key": feed.discovery_key}):
+            with pytest.raises(UsageError, match="another encryption key"):
+                await store.get(**wish, encryption_key=bytes(32))
+    async with Basestore(tmp_path) as store:
+        feed = await store.get("log")
+        assert feed.encryption_key == SECRET
+        assert await feed.get(0) == b"secret"
+        assert (await store.get("log", encryption_key=SECRET)).encryption_key == SECRET
+
+
+async def test_a_log_that_is_written_in_plain_takes_no_encryption_key(tmp_path: Path) -> None:
+    async with Basestore(tmp_path) as store:
+        plain = await store.get("plain")
+        with pytest.raises(UsageError, match="without an encryption key"):
+            await store.get("plain", encryption_key=SECRET)
+        await plain.append(b"for all")
+        empty = await store.get("empty")
+        await empty.close()
+        assert (await store.get("empty", encryption_key=SECRET)).encryption_key == SECRET
+    async with Basestore(tmp_path) as store:
+        with pytest.raises(UsageError, match="without an encryption key"):
+            await store.get("plain", encryption_key=SECRET)
+        plain = await store.get("plain")
+        assert plain.encryption_key is None
+        assert await plain.get(0) == b"for all"
+
+
+async def test_a_readers_log_takes_the_encryption_key_after_its_blocks() -> None:
+    async with Basestore() as first, Basestore() as second:
+        writer = await first.get("log", encryption_key=SECRET)
+        await writer.append(b"secret")
+        blind = await second.get(writer.key)
+        async with met(first, second), asyncio.timeout(PATIENCE):
+            assert await blind.get(0) != b"secret"
+        reader = await second.get(writer.key, encryption_key=SECRET)
+        assert await reader.get(0) == b"secret"
 
 
 async def _stored(store: Basestore, feed: Feed, index: int) -> bytes:

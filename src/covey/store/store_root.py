@@ -247,11 +247,12 @@ class StoreRoot:
         """Keep what the caller knows of an existing log and the store did not."""
         log = opened.log
         auth = self._auth(opened.core)
+        _check_secret(opened, auth, keys.encryption_key)
         learned = replace(
             auth,
             manifest=auth.manifest or keys.manifest,
             seed=keys.key_pair.seed if keys.key_pair is not None else auth.seed,
-            encryption_key=keys.encryption_key or auth.encryption_key,
+            encryption_key=auth.encryption_key or keys.encryption_key,
         )
         puts: list[Put] = []
         if learned != auth:
@@ -307,3 +308,16 @@ class StoreRoot:
     def missed(self, discovery_key: bytes, remote_key: bytes | None) -> None:
         """A remote asked for what is not here."""
         self.events.publish(FeedMissed(discovery_key, remote_key))
+
+
+def _check_secret(opened: OpenLog, auth: Auth, given: bytes | None) -> None:
+    """What blocks are encrypted under is said once: a wrong key would hide them for ever."""
+    if given is None or given == auth.encryption_key:
+        return
+    log = opened.log
+    if auth.encryption_key is not None:
+        raise UsageError(f"the log {log.key.hex()} has another encryption key")
+    # Blocks of others may have come before anybody told the key to them.
+    own = auth.seed is not None or log.key_pair is not None
+    if own and (log.length or opened.sessions):
+        raise UsageError(f"the log {log.key.hex()} is in use without an encryption key")
