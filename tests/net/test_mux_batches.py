@@ -42,6 +42,26 @@ async def test_what_one_turn_sends_leaves_as_one_batch() -> None:
     assert seen == [str(count) for count in range(10)]
 
 
+async def test_a_part_of_a_turn_may_leave_before_its_end() -> None:
+    mux, pipe = recorded()
+    channel = create(mux)
+    message = channel.add_message(string)
+    channel.open()
+    await settle()
+    pipe.take()
+    message.send("hi")
+    assert channel.flush()
+    message.send("yo")
+    assert pipe.take() == [bytes.fromhex("0100026869")]
+    await settle()
+    assert pipe.take() == [bytes.fromhex("010002796f")]
+    channel.cork()
+    message.send("hi")
+    channel.flush()
+    assert pipe.take() == [], "corked"
+    channel.uncork()
+
+
 async def test_a_single_message_leaves_as_a_plain_frame() -> None:
     mux, pipe = recorded()
     channel = create(mux)

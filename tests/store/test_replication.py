@@ -40,6 +40,19 @@ async def whole(feed: Feed, length: int) -> None:
 # One log
 
 
+async def test_neither_side_waits_for_the_other_to_finish_a_turn() -> None:
+    async with Basestore() as first, Basestore() as second:
+        writer, reader = await pair_of_feeds(first, second, 480)
+        async with met(first, second) as (_, there):
+            await reader.update(wait=True)
+            (connection,) = there.connections
+            before = connection.messages_written
+            await whole(reader, 480)
+            frames = connection.messages_written - before
+            assert frames >= 30, "requests leave in parts of what is under way"
+        assert await same(writer, reader)
+
+
 async def test_a_whole_log_is_fetched_and_verified() -> None:
     async with Basestore() as first, Basestore() as second:
         writer, reader = await pair_of_feeds(first, second, 1000)
