@@ -306,6 +306,30 @@ def test_an_unsigned_history_is_no_conflict() -> None:
     assert right.told(InvalidData)
 
 
+@pytest.mark.parametrize("side", ["writer", "reader"])
+@pytest.mark.parametrize("moved", [1, -1])
+def test_bytes_moved_between_siblings_below_the_head_are_no_conflict(side: str, moved: int) -> None:
+    writer, reader = Side.of(*numbered(6)), follower()
+    link = Link(writer, reader)
+    run(link)
+    proof = history(writer.log, 3)
+    assert proof is not None
+    assert proof.upgrade is not None
+    nodes, above = list(proof.upgrade.nodes), list(proof.upgrade.additional_nodes)
+    assert (nodes[-1].index, above[0].index) == (4, 6), "siblings below one that is signed"
+    nodes[-1] = nodes[-1]._replace(size=nodes[-1].size + moved)
+    above[0] = above[0]._replace(size=above[0].size - moved)
+    shifted = proof.upgrade._replace(nodes=nodes, additional_nodes=above)
+    target = writer if side == "writer" else reader
+    link.inject(target, DATA, proof._replace(upgrade=shifted))
+    assert not target.log.frozen
+    assert target.told(Conflict) == []
+    assert link.open
+    writer.log.append([b"more"])
+    run(link)
+    assert_same(reader, writer)
+
+
 def test_a_history_of_another_fork_is_no_conflict() -> None:
     left, right = twins(6, 6)
     left.log.truncate(5)

@@ -13,6 +13,8 @@ from covey.address import Address
 from covey.errors import ProtocolError
 from covey.feed.capability import capability
 from covey.feed.messages import MESSAGE_CODECS, Handshake, Sync, handshake_codec
+from covey.feed.replication_conflict import history
+from covey.feed.replication_peer import DATA, SYNC
 from covey.limits import Limits
 from covey.net.connection import Connection
 from covey.net.endpoint import Endpoint
@@ -20,7 +22,7 @@ from covey.net.mux import Channel
 from covey.store.basestore import Basestore
 from covey.store.feed import Feed
 from covey.store.feed_events import FeedMissed
-from covey.wire.encoding import raw
+from covey.wire.encoding import encode, raw
 from tests.store.meeting import HOST, Place, numbered, place
 from tests.store.turned_clock import Middle, TurnedClock
 from tests.waiting import PATIENCE, turns, until
@@ -242,3 +244,25 @@ async def test_a_channel_that_is_opened_and_closed_again_and_again_costs_nothing
             await closed(channel)
         await until(lambda: not feed.peers)
         assert store.streams[0].discovery_keys == []
+
+
+async def test_a_history_with_moved_bytes_freezes_nobody() -> None:
+    async with Basestore() as store, visited(store) as stranger:
+        feed = await written(store)
+        proof = history(feed._log, 3)
+        assert proof is not None
+        assert proof.upgrade is not None
+        nodes, above = list(proof.upgrade.nodes), list(proof.upgrade.additional_nodes)
+        nodes[-1] = nodes[-1]._replace(size=nodes[-1].size + 1)
+        above[0] = above[0]._replace(size=above[0].size - 1)
+        moved = proof.upgrade._replace(nodes=nodes, additional_nodes=above)
+        channel = stranger.open(feed)
+        await until(lambda: feed.peers)
+        message, last = channel.messages[DATA], channel.messages[SYNC]
+        assert message is not None
+        assert last is not None
+        message.send(encode(MESSAGE_CODECS[DATA], proof._replace(upgrade=moved)))
+        last.send(encode(MESSAGE_CODECS[SYNC], Sync(0, 4, 0, True, True, True, True, False)))
+        await until(lambda: not feed.peers or feed.peers[0].length == 4)
+        assert not feed.frozen
+        assert (await feed.append(b"more")).length == 6

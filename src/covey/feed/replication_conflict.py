@@ -6,7 +6,6 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from covey.errors import StoreError
-from covey.feed.hashes import tree_hash
 from covey.feed.messages import Data, Request, UpgradeRequest
 from covey.feed.proof import ProofError, build
 from covey.feed.tree import roots_of
@@ -45,8 +44,9 @@ def compare(log: Log, data: Data) -> Verdict:
     if ours is None:
         return Verdict.UNRELATED
     # The nodes of an upgrade from nothing are the roots of just that many blocks; what its
-    # signature covers, and ours, goes on from there.
-    if tree_hash(ours) == tree_hash(upgrade.nodes):
+    # signature covers, and ours, goes on from there. Below that only hashes are proven: a parent
+    # covers no more than the sum of two sizes, so anybody can move bytes from one to the other.
+    if [node[::2] for node in ours] == [node[::2] for node in upgrade.nodes]:
         return Verdict.AGREES
     return Verdict.CONTRADICTS
 
