@@ -10,6 +10,7 @@ import os
 import random
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from covey.feed.log import Log
@@ -65,9 +66,8 @@ def truncate(log: Log, _: Log) -> None:
         tell("did", log.fork, log.length)
 
 
-def accept(log: Log, source: Log) -> None:
-    """Download in random order, with several upgrades; clear and begin anew when all is there."""
-    chance = random.Random(os.getpid())
+def take_heads(log: Log, source: Log) -> None:
+    """The head of `source`, by way of an earlier one."""
     if not log.length:
         short = make(MemoryStorage(), own=True)
         short.append([block(0, index) for index in range(700)])
@@ -76,6 +76,12 @@ def accept(log: Log, source: Log) -> None:
     if log.length < source.length:
         upgrade(log, source, block=source.length - 1)
         tell("did", source.length - 1)
+
+
+def accept(log: Log, source: Log) -> None:
+    """Download in random order, with several upgrades; clear and begin anew when all is there."""
+    chance = random.Random(os.getpid())
+    take_heads(log, source)
     while True:
         missing = [index for index in range(log.length) if not log.has(index)]
         chance.shuffle(missing)
@@ -89,10 +95,42 @@ def accept(log: Log, source: Log) -> None:
         log.clear(start, log.length)
 
 
+def aside(log: Log, source: Log) -> None:
+    """As `accept`, but what came is written in a thread while more comes."""
+    chance = random.Random(os.getpid())
+    pool = ThreadPoolExecutor(1)
+    take_heads(log, source)
+    while True:
+        missing = [index for index in range(log.length) if not log.has(index)]
+        chance.shuffle(missing)
+        while missing:
+            some = [missing.pop() for _ in range(min(chance.randrange(1, 40), len(missing)))]
+            fetch(log, source, some)
+            begin(log, pool, some)
+        log.flush()
+        start = chance.randrange(log.length)
+        tell("clear", start, log.length)
+        log.clear(start, log.length)
+
+
+def begin(log: Log, pool: ThreadPoolExecutor, blocks: list[int]) -> None:
+    """Have `blocks` written; told when that ended, by the next change at the latest."""
+    futures: list[Future[None]] = []
+
+    def settle() -> None:
+        log.end_flush(futures[0].exception())
+        tell("did", *blocks)
+
+    work = log.begin_flush(settle)
+    assert work is not None
+    futures.append(pool.submit(work))
+
+
 LOOPS: dict[str, Callable[[Log, Log], None]] = {
     "append": append,
     "truncate": truncate,
     "accept": accept,
+    "aside": aside,
 }
 
 

@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -162,6 +163,70 @@ def test_the_scenarios_fail_at_every_write() -> None:
     assert count_writes(READER_STEPS, own=False) == 11
 
 
+def take_aside(*blocks: int) -> Step:
+    """Half of them written in a thread, the others staged meanwhile and written by the next."""
+
+    def step(log: Log, source: Log) -> None:
+        errors: list[BaseException] = []
+        threads: list[threading.Thread] = []
+
+        def settle() -> None:
+            for thread in threads:
+                thread.join()
+            log.end_flush(errors[0] if errors else None)
+
+        def write(work: Callable[[], None]) -> None:
+            try:
+                work()
+            except StoreError as error:
+                errors.append(error)
+
+        wanted = [block for block in blocks if not log.has(block)]
+        fetch(log, source, wanted[::2])
+        work = log.begin_flush(settle)
+        assert work is not None
+        threads.append(threading.Thread(target=write, args=(work,)))
+        threads[0].start()
+        fetch(log, source, wanted[1::2])
+        log.flush()
+
+    return step
+
+
+ASIDE_STEPS: list[Step] = [
+    lambda log, source: upgrade(log, source, block=3),
+    take_aside(0, 1, 8, 2),
+    grow,
+    take_aside(4, 11, 9, 16, 10),
+    lambda log, _: log.clear(0, 9),
+    take_aside(*range(19)),
+]
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_a_write_in_a_thread_that_fails_loses_nothing_and_can_be_done_again(number: int) -> None:
+    storage = FailingStorage()
+    log, source = make(storage, own=False), new_source()
+    told: list[LogEvent] = []
+    log.on_change.append(told.append)
+    storage.failing = storage.writes + 1 + number
+    failures = 0
+    for step in ASIDE_STEPS:
+        try:
+            step(log, source)
+        except StoreError:
+            failures += 1
+            assert log.staged_blocks == log.writing_blocks == 0
+            assert state(assert_intact(storage)) == state(log)
+            dropped = [event.blocks for event in told if isinstance(event, Dropped)]
+            assert len(dropped) == (0 if number == 6 else 1)  # a clear drops nothing
+            assert not any(log.has(block) for blocks in dropped for block in blocks)
+            step(log, source)
+        assert state(assert_intact(storage)) == state(log)
+    assert failures == 1
+    assert contents(log) == contents(source)
+
+
 @pytest.mark.parametrize(("steps", "own", "number"), SCENARIOS)
 def test_a_write_that_fails_loses_nothing_and_can_be_done_again(
     steps: list[Step], own: bool, number: int
@@ -288,13 +353,13 @@ class Killed:
         return self._process.stdout.readline().decode().split()
 
 
-@pytest.fixture(params=["append", "truncate", "accept"])
+@pytest.fixture(params=["append", "truncate", "accept", "aside"])
 def killed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Killed]]:
     if not hasattr(os, "fork"):
         pytest.skip("forks and kills")
     folder = tmp_path / "store"
     with LmdbStorage(folder) as storage:
-        make(storage, own=request.param != "accept")
+        make(storage, own=request.param in ("append", "truncate"))
     with Killed(request.param, folder, seed=len(request.param)) as process:
         yield request.param, process
 
@@ -364,6 +429,7 @@ CHECKS: dict[str, Callable[[], Check]] = {
     "append": Appending,
     "truncate": Truncating,
     "accept": Accepting,
+    "aside": Accepting,
 }
 
 
@@ -422,6 +488,68 @@ print(failures, again.length > 100)
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
 def test_a_full_disk_refuses_and_the_log_goes_on_when_there_is_space(tmp_path: Path) -> None:
     assert children.run(FULL_DISK, tmp_path / "store") == "9 True\n"
+
+
+FULL_DISK_ASIDE = """
+import resource, sys, threading
+from pathlib import Path
+from covey.errors import StoreError
+from covey.store.lmdb_storage import LmdbStorage
+from covey.store.memory_storage import MemoryStorage
+from tests.feed.exchange import fetch, upgrade
+from tests.store.stored_logs import assert_intact, contents, make
+
+folder = Path(sys.argv[1])
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+source = make(MemoryStorage(), own=True)
+source.append([b"%d," % index * 9_000 for index in range(100)])
+storage = LmdbStorage(folder)
+log = make(storage, own=False)
+upgrade(log, source)
+
+def write(block):
+    wanted = [index for index in (block, block + 1, 98 - block, 99 - block) if not log.has(index)]
+    fetch(log, source, wanted[:2])
+    errors = [None]
+    def run(work):
+        try:
+            work()
+        except StoreError as error:
+            errors[0] = error
+    def settle():
+        thread.join()
+        log.end_flush(errors[0])
+    thread = threading.Thread(target=run, args=(log.begin_flush(settle),))
+    thread.start()
+    fetch(log, source, wanted[2:])
+    log.flush()
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+done = failures = 0
+while failures < 3:
+    before = log.bitfield.count()
+    try:
+        write(done)
+        done += 2
+    except StoreError:
+        failures += 1
+        assert log.bitfield.count() - before in (0, 2)
+        assert log.staged_blocks == log.writing_blocks == 0
+assert 0 < done < 50
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+while done < 50:
+    write(done)
+    done += 2
+assert_intact(storage)
+storage.close()
+with LmdbStorage(folder) as storage:
+    print(contents(assert_intact(storage)) == contents(source))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_a_full_disk_refuses_a_thread_too(tmp_path: Path) -> None:
+    assert children.run(FULL_DISK_ASIDE, tmp_path / "store") == "True\n"
 
 
 def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ class Writer:
             self._pool = ThreadPoolExecutor(1, "covey store")
         try:
             future = self._pool.submit(work)
-        except RuntimeError:  # the system gives no thread
+        except RuntimeError:  # the system gives no thread; the pool would keep the work for later
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
             future = _run(work)
         self._future, self._done = future, done
         future.add_done_callback(lambda ended: self._ended(ended, loop))
