@@ -231,7 +231,7 @@ class Downloads:
                 break
             peer.cancel(oldest.request.id)
             expired.append(oldest)
-            if oldest.request.upgrade is not None:
+            if oldest.request.upgrade is not None or isinstance(oldest.work, ForkSearch):
                 peer.missed_upgrades += 1
                 rest = REQUEST_TIMEOUT * 2.0 ** min(peer.missed_upgrades - 1, 10)
                 peer.upgrade_rest = now + min(rest, MAX_UPGRADE_REST)
@@ -334,7 +334,7 @@ class Downloads:
         )
 
     def _ask_fork(self, peer: ReplicationPeer, now: float) -> bool:
-        if not self.forks.searches or peer.remote.fork not in self.forks.searches:
+        if peer.remote.fork not in self.forks.searches or now < peer.upgrade_rest:
             return False
         number = peer.table.next_number()
         found = self.forks.next(peer, number)

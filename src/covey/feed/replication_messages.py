@@ -75,7 +75,7 @@ class Conversation:
         if same and log.length > length:
             self._announcer.sync(peer)
         self._downloads.fill(peer, now)
-        self._replicator.updates.check()
+        self._replicator.updates.check(now)
         self._replicator.settle(now)
 
     def on_request(self, peer: ReplicationPeer, message: Request, now: float) -> None:
@@ -105,7 +105,7 @@ class Conversation:
         """The peer does not have what it was asked for."""
         peer.stalled = False
         self._downloads.on_no_data(peer, message, now)
-        self._replicator.updates.check()
+        self._replicator.updates.check(now)
         self._replicator.settle(now)
 
     def on_want(self, peer: ReplicationPeer, message: Want, now: float) -> None:

@@ -106,10 +106,12 @@ class SeekTicket(Ticket):
 class UpdateTicket(Ticket):
     """A longer head: `done` gets whether there is one."""
 
-    __slots__ = ("wait",)
+    __slots__ = ("asked", "wait")
 
     def __init__(
         self, wait: bool, done: Callable[[Any], None], drop: Callable[[Any], None]
     ) -> None:
         super().__init__(done, drop)
         self.wait = wait
+        self.asked: float | None = None
+        """Since when peers had the time to answer."""

@@ -205,7 +205,8 @@ class Replicator(Orders):
         if self._swap_at is None and downloads.pool.asked and len(self.peers) > 1:
             self._swap_at = self._now + SWAP_AFTER
         due = None
-        for at in (self._expire_at, self._swap_at, self._fall_at, downloads.rest_ends):
+        timers = self._expire_at, self._swap_at, self._fall_at, self.updates.due
+        for at in (*timers, downloads.rest_ends):
             if at is not None and (due is None or at < due):
                 due = at
         for peer in self._delayed:
@@ -228,6 +229,8 @@ class Replicator(Orders):
         rest_ends = self.downloads.rest_ends
         if rest_ends is not None and rest_ends <= now:
             self.downloads.end_rests(now)
+        if self.updates.due is not None and self.updates.due <= now:
+            self.stir()
         for peer in list(self._delayed):
             peer.requests.handle_timer(now)
             if peer.requests.due is None:
@@ -277,7 +280,7 @@ class Replicator(Orders):
             # Who let a request lie is asked again only for what nobody else has.
             for peer in sorted(self.peers, key=lambda peer: peer.stalled):
                 self.downloads.fill(peer, now)
-            self.updates.check()
+            self.updates.check(now)
             self._tell_downloading()
         except StoreError as error:
             self.store_failed(error)
