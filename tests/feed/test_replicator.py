@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from covey.errors import ClosedError
+from covey.errors import ClosedError, EncodeError
 from covey.feed.replication_choices import IN_FLIGHT
 from covey.feed.replication_events import Downloaded, ExtensionReceived, Uploaded
 from covey.feed.replication_peer import CANCEL, DATA, EXTENSION, RANGE, REQUEST, SYNC, WANT
@@ -306,6 +306,26 @@ def test_extensions_go_both_ways_with_the_name_only_when_it_changes() -> None:
     assert heard == [("demo", b"one"), ("demo", b"two"), ("other", b"three")]
     assert [event.payload for event in first.told(ExtensionReceived)] == [b"four"]
     assert [m.name for m in sent(link, first, EXTENSION)] == ["demo", "", "other"]
+
+
+def test_after_an_extension_message_that_cannot_be_sent_the_next_tells_its_name() -> None:
+    first, second = Side.of(*numbered(1)), Side()
+    link = Link(first, second)
+    run(link)
+    peer = link.peer_of(first)
+    peer.send_extension("one", b"for one")
+
+    def refuse(_sender: Side, _kind: int, _message: Any) -> Any:
+        raise EncodeError("too large for a frame")
+
+    link.drops = refuse
+    with pytest.raises(EncodeError):
+        peer.send_extension("two", b"too much")
+    link.drops = None
+    peer.send_extension("two", b"for two")
+    run(link)
+    heard = [(event.name, event.payload) for event in second.told(ExtensionReceived)]
+    assert heard == [("one", b"for one"), ("two", b"for two")]
 
 
 def test_seeks_find_bytes_in_a_sparse_log() -> None:

@@ -120,7 +120,7 @@ class ReplicationPeer:
         self.stalled = False
         """A request was not answered in time: one at a time, until it says anything."""
         self.upgrade_rest = 0.0
-        """No upgrade is asked for before this time: the last one was not answered."""
+        """No upgrade or fork is asked for before this time: the last one was not answered."""
         self.missed_upgrades = 0
         self.candidates: deque[int] = deque()
         """Single blocks to look at for this peer."""
@@ -191,8 +191,9 @@ class ReplicationPeer:
     def send_extension(self, name: str, payload: bytes) -> None:
         """Send `payload` for the extension `name`."""
         told = "" if name == self._told_extension else name
-        self._told_extension = name
         self.tell(EXTENSION, ExtensionMessage(told, payload))
+        # Only now: what cannot be sent has told the peer no name either.
+        self._told_extension = name
 
     def hear_extension(self, message: ExtensionMessage) -> str:
         """The name that a received extension message is for."""
