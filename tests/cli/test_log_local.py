@@ -70,6 +70,16 @@ def test_cat_begins_where_it_is_told_to(store: Store) -> None:
     assert store.good("log", "cat", "diary", "--from", "9") == b""
 
 
+def test_cat_from_beyond_the_end_says_how_long_the_log_is(store: Store) -> None:
+    store.new(lines=5)
+    done = store.run("log", "cat", "diary", "--from", "99", "--json")
+    assert (done.returncode, done.stdout) == (0, b"")
+    told = json.loads(done.stderr)
+    assert (told["type"], told["start"], told["blocks"], told["length"]) == ("done", 99, 0, 5)
+    words = store.run("log", "cat", "diary", "--from", "99").stderr.decode()
+    assert "the log has only 5 blocks, none number 99" in words
+
+
 def test_lines_get_a_newline_where_they_have_none(store: Store) -> None:
     store.new()
     store.good("log", "append", "diary", data=b"a\nb")
@@ -191,6 +201,45 @@ def test_cat_whose_reader_goes_away_says_so(store: Store) -> None:
         process.wait(30)
     assert process.returncode in {0, 1}
     assert "Traceback" not in said
+
+
+# A log whose writer signed two histories
+
+
+async def frozen(folder: Path, *, missing: int | None = None) -> None:
+    """A store whose own log `diary` has five lines, of which one may be missing, and is frozen."""
+    async with Basestore(folder) as store, await store.get("diary") as feed:
+        await feed.append(numbered(5).splitlines(keepends=True))
+        if missing is not None:
+            await feed.clear(missing)
+        feed._log.freeze(length=5, fork=0)
+
+
+async def test_nothing_is_appended_to_a_frozen_log_and_the_reason_is_told(store: Store) -> None:
+    await frozen(store.folder)
+    said = store.refused("log", "append", "diary", data=b"more\n")
+    assert "is frozen: its writer signed two histories" in said
+    assert "secret key" not in said
+
+
+async def test_cat_prints_what_is_here_of_a_frozen_log_and_fails(store: Store) -> None:
+    await frozen(store.folder)
+    for option in ((), ("--follow",)):
+        done = store.run("log", "cat", "diary", *option)
+        assert (done.returncode, done.stdout) == (1, numbered(5))
+        assert b"is frozen: its writer signed two histories" in done.stderr
+    assert store.good("log", "cat", "diary", "--offline") == numbered(5)
+
+
+@pytest.mark.parametrize("option", [(), ("--follow",), ("--offline",)])
+async def test_a_gap_in_a_frozen_log_ends_cat_and_advises_no_peers(
+    option: tuple[str, ...], store: Store
+) -> None:
+    await frozen(store.folder, missing=2)
+    done = store.run("log", "cat", "diary", *option)
+    assert (done.returncode, done.stdout) == (1, numbered(2))
+    assert b"block 2 is not here, and will not come: the log is frozen" in done.stderr
+    assert b"without --offline" not in done.stderr
 
 
 # Going on with a file

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from covey.store.basestore import Basestore
 from tests.cli.log_support import ROOT, Store, numbered, outputs, seeding
 from tests.cli.support import HOST, LOCAL, PATIENCE, CuttingProxy, covey
 from tests.discovery.fakes import free_udp_port
+from tests.store.meeting import place
 from tests.waiting import until
 
 
@@ -146,6 +148,27 @@ async def test_a_writer_that_signed_two_histories_is_told(
             assert "frozen" in outputs(seeder, "status")[-1]["logs"][0]["state"]
     assert there.good("log", "cat", key, "--offline") == numbered(4)
     assert "frozen" in there.good("log", "info", key).decode()
+
+
+@pytest.mark.parametrize("length", [3, 5])
+async def test_a_log_that_is_cut_while_it_is_printed_ends_cat(length: int, there: Store) -> None:
+    """Five blocks are printed, the sixth is missing: what comes in its place is not printed."""
+    async with Basestore() as store, await store.get("diary") as feed, place(store) as home:
+        await feed.append(numbered(8).splitlines(keepends=True))
+        await feed.clear(5)
+        key = feed.key.hex()
+        async with there.cat(key, "--peer", f"{HOST}:{home.port}") as reader:
+            await reader.until_output(numbered(5))
+            await feed.truncate(length)
+            await feed.append([b"another story %d\n" % number for number in range(8)])
+            assert await reader.end() == 1
+        assert reader.output == numbered(5)
+        assert [event["length"] for event in reader.events("truncate")] == [length]
+        failed = reader.events()[-1]
+        assert failed["type"] == "failed"
+        assert f"cut the log from 8 blocks to {length} while it was printed" in failed["message"]
+        assert "5 blocks, is of the log as it was" in failed["message"]
+        assert "as it is now" in failed["hint"]
 
 
 def small_files() -> None:

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from covey.cli import log_store
-from covey.cli.log_store import default_store, log_name, log_named
+from covey.cli.log_store import default_store, is_store, log_name, log_named
 from tests.cli.log_support import Store
 from tests.cli.support import PIPE, covey
 
@@ -112,6 +112,50 @@ def test_a_name_that_is_not_here_is_told_with_what_to_do(command: str, tmp_path:
     said = Store(tmp_path).refused("log", command, "diary")
     assert "there is no log called 'diary'" in said
     assert "covey log new NAME" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("log", "info", "diary"),
+        ("log", "info", KEY),
+        ("log", "verify", "diary"),
+        ("log", "verify", KEY),
+        ("log", "append", "diary"),
+        ("log", "append", KEY),
+        ("log", "cat", "diary"),
+        ("log", "cat", KEY, "--offline"),
+        ("seed", "diary"),
+    ],
+)
+@pytest.mark.parametrize("there", [False, True])
+def test_who_only_looks_makes_no_store(
+    command: tuple[str, ...], there: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "typo"
+    if there:
+        folder.mkdir()
+    said = Store(folder).refused(*command)
+    assert f"in {folder}: there is no store there" in said
+    assert list(tmp_path.rglob("*")) == [folder] * there
+
+
+def test_listing_makes_no_store(tmp_path: Path) -> None:
+    folder = tmp_path / "typo"
+    done = Store(folder).run("log", "ls")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert f"there is no store in {folder}" in done.stderr.decode()
+    assert not folder.exists()
+
+
+def test_a_store_that_lost_its_file_is_still_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert not is_store(tmp_path)
+    store.new()
+    assert is_store(tmp_path)
+    (tmp_path / "data.mdb").unlink()
+    assert is_store(tmp_path)
+    assert "is damaged" in store.refused("log", "ls")
 
 
 @pytest.mark.parametrize("command", ["info", "verify"])

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from covey.cli.output import Output
-from covey.cli.runtime import CommandError, Exit, _complain
+from covey.cli.runtime import CommandError, Exit, _complain, _hint
 from tests.cli.test_output import Broken
 
 
@@ -128,6 +128,12 @@ def test_a_command_error_ends_with_its_hint_and_code() -> None:
 def test_the_hint_of_a_cause_is_told() -> None:
     body = f"raise CommandError('cannot listen') from OSError({errno.EADDRINUSE}, 'in use')"
     assert "choose another --port" in run_work(body)[1]
+
+
+def test_causes_that_are_a_ring_have_an_end() -> None:
+    first, second = ValueError("one"), ValueError("two")
+    first.__cause__, second.__cause__ = second, first
+    assert _hint(first) == ""
 
 
 FAILING_TELLER = """

@@ -17,11 +17,18 @@ from covey.cli.flock_options import FlockOptions, flock_options, quiet_option, t
 from covey.cli.log_blocks import chunks_of, lines_of
 from covey.cli.log_presence import ROOM
 from covey.cli.log_progress import State, blocks_text, peers_text, show_progress
-from covey.cli.log_store import find_log, log_named, open_store, store_option, two_outputs
+from covey.cli.log_store import (
+    FROZEN,
+    find_log,
+    log_named,
+    open_store,
+    store_option,
+    two_outputs,
+)
 from covey.cli.output import Output, bytes_text
 from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run, start_telling
 from covey.cli.stdio import DescriptorReader, size_of
-from covey.errors import StoreError
+from covey.errors import ClosedError, FrozenError, StoreError
 
 if TYPE_CHECKING:
     from covey.store.feed import Feed
@@ -100,8 +107,12 @@ async def append(order: Order, output: Output, news: Output) -> None:
     """Append it all, and serve it when that is wanted; see `command`."""
     from covey.cli.seed import serve
 
-    async with open_store(order.folder, active=order.network is not None) as store:
+    async with open_store(
+        order.folder, active=order.network is not None, wanted=order.name
+    ) as store:
         feed = await find_log(store, order.name)
+        if feed.frozen:
+            raise _frozen(feed)
         if not feed.writable:
             raise CommandError(
                 f"the log {order.name} can only be read here: its secret key is somewhere else",
@@ -130,6 +141,10 @@ async def _append(feed: Feed, order: Order, output: Output, news: Output) -> Non
             await appender.append_file(order.file, order.chunk, news)
     except StoreError as error:
         raise CommandError(str(error), hint=ROOM) from error
+    except (ClosedError, FrozenError) as error:
+        if feed.frozen:  # readers that have the other history came meanwhile
+            raise _frozen(feed) from error
+        raise
     finally:
         await end_tasks(progress)
         output.event(
@@ -142,6 +157,13 @@ async def _append(feed: Feed, order: Order, output: Output, news: Output) -> Non
             length=feed.length,
             byte_length=feed.byte_length,
         )
+
+
+def _frozen(feed: Feed) -> CommandError:
+    return CommandError(
+        f"the log {feed.key.hex()} is frozen: {FROZEN}, so nothing can be added any more",
+        hint="`covey log cat KEY --offline` prints what is here; `covey log new NAME` makes a log",
+    )
 
 
 class Appender:

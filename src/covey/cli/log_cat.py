@@ -21,12 +21,13 @@ from covey.cli.flock_options import (
 )
 from covey.cli.log_network import LogNetwork, open_network
 from covey.cli.log_presence import Presence
+from covey.cli.log_printer import Printer
 from covey.cli.log_progress import State, blocks_text, peers_text, show_progress
-from covey.cli.log_store import find_log, key_or_name, open_store, store_option
+from covey.cli.log_store import FROZEN, KEY, find_log, key_or_name, open_store, store_option
 from covey.cli.output import Output, bytes_text
 from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run, start_telling
-from covey.cli.stdio import DescriptorWriter, Sink, widen
-from covey.errors import BlockNotAvailable, ClosedError, CoveyError, FeedTimeout
+from covey.cli.stdio import DescriptorWriter, widen
+from covey.errors import BlockNotAvailable, ClosedError, CoveyError, FeedTimeout, FrozenError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,9 +36,8 @@ if TYPE_CHECKING:
 
 NEWS: Final = 5.0
 """Seconds for which peers are looked for when everything that is known of is here."""
-FROZEN: Final = "what came before is kept: `covey log cat KEY --offline` prints it"
-WRITE: Final = 1 << 18
-"""Bytes that are written at once, when so many are at hand."""
+KEPT: Final = "what came before is kept: `covey log cat KEY --offline` prints it"
+STAYS: Final = "nothing is added any more; with --offline what is here is all that is asked for"
 
 
 @click.command("cat")
@@ -109,12 +109,23 @@ class Order:
 
 async def cat(order: Order, output: Output) -> None:
     """Print a log; see `command`."""
+    fetch = not order.offline
+    wanted = None if fetch and KEY.fullmatch(order.which) else order.which
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(order.folder, active=True))
-        feed = await find_log(store, order.which, fetch=not order.offline)
+        store = await stack.enter_async_context(
+            open_store(order.folder, active=True, wanted=wanted)
+        )
+        feed = await find_log(store, order.which, fetch=fetch)
         stdout = sys.stdout.fileno()
         widen(stdout)
-        printer = Printer(feed, DescriptorWriter(stdout), start=order.start, lines=order.lines)
+        printer = Printer(
+            feed,
+            DescriptorWriter(stdout),
+            start=order.start,
+            lines=order.lines,
+            follow=order.follow,
+        )
+        stack.callback(feed.subscribe(printer.hear))
         presence = stack.enter_context(Presence(feed, output))
         shown = os.isatty(stdout)
         reader = Reader(feed, printer, presence, order)
@@ -123,31 +134,55 @@ async def cat(order: Order, output: Output) -> None:
             "covey log cat show",
         )
         stack.push_async_callback(end_tasks, showing)
-        try:
-            if order.offline or (_is_whole(feed) and feed.writable and not order.follow):
-                await printer.print(_stored(feed, order.start))
-            else:
-                network = await stack.enter_async_context(
-                    open_network(store, order.options, output)
-                )
-                await reader.run(network, output)
-        except BlockNotAvailable as error:
-            raise CommandError(str(error), hint="without --offline its peers are asked") from error
-        except ClosedError as error:
-            if isinstance(cause := error.__cause__, CoveyError):
-                raise CommandError(str(cause), hint=FROZEN) from cause
-            raise
-    fetched = feed.progress.downloaded_blocks
+        if order.offline or feed.frozen or (_is_whole(feed) and feed.writable and not order.follow):
+            await _print_stored(feed, printer, order)
+        else:
+            network = await stack.enter_async_context(open_network(store, order.options, output))
+            await _print_all(reader, network, output)
+    _tell_done(feed, printer, order, output)
+
+
+async def _print_stored(feed: Feed, printer: Printer, order: Order) -> None:
+    """What is here, when nobody is to be asked or nobody can bring more."""
+    try:
+        await printer.print(_stored(feed, order.start))
+    except BlockNotAvailable as error:
+        if feed.frozen:
+            why = f"{error}, and will not come: the log is frozen, {FROZEN}"
+            raise CommandError(why, hint="--from N begins after it") from error
+        raise CommandError(str(error), hint="without --offline its peers are asked") from error
+    if feed.frozen and not order.offline:
+        raise CommandError(f"the log {feed.key.hex()} is frozen: {FROZEN}", hint=STAYS)
+
+
+async def _print_all(reader: Reader, network: LogNetwork, output: Output) -> None:
+    """What is here and what peers have; the log may turn out to have two histories."""
+    try:
+        await reader.run(network, output)
+    except FrozenError as error:
+        raise CommandError(str(error), hint=KEPT) from error
+    except ClosedError as error:
+        if isinstance(cause := error.__cause__, CoveyError):
+            raise CommandError(str(cause), hint=KEPT) from cause
+        raise
+
+
+def _tell_done(feed: Feed, printer: Printer, order: Order, output: Output) -> None:
+    fetched, length = feed.progress.downloaded_blocks, feed.length
+    text = f"{blocks_text(printer.blocks)}, {bytes_text(printer.bytes)}, all verified"
+    if fetched < printer.blocks:
+        text += f"; {fetched:,} fetched, the rest was here"
+    if order.start > length:
+        text += f"; the log has only {blocks_text(length)}, none number {order.start:,}"
     output.event(
         "done",
-        f"{blocks_text(printer.blocks)}, {bytes_text(printer.bytes)}, all verified"
-        + (f"; {fetched:,} fetched, the rest was here" if fetched < printer.blocks else ""),
+        text,
         log=feed.key,
         start=order.start,
         blocks=printer.blocks,
         bytes=printer.bytes,
         fetched=fetched,
-        length=printer.position,
+        length=length,
     )
 
 
@@ -159,46 +194,6 @@ async def _stored(feed: Feed, start: int) -> AsyncIterator[bytes]:
 
 def _is_whole(feed: Feed) -> bool:
     return feed.contiguous_length == feed.length
-
-
-class Printer:
-    """Writes blocks, as many at once as are at hand, and counts them."""
-
-    def __init__(self, feed: Feed, sink: Sink, *, start: int, lines: bool) -> None:
-        self.position = start
-        self.blocks = 0
-        self.bytes = 0
-        self._feed = feed
-        self._sink = sink
-        self._lines = lines
-        self._waiting: list[bytes] = []
-        self._size = 0
-
-    async def print(self, blocks: AsyncIterator[bytes]) -> None:
-        """Print the blocks that follow those printed before."""
-        try:
-            async for block in blocks:
-                self._add(block)
-                if self._size >= WRITE or not await self._feed.has(self.position):
-                    await self._write()
-        finally:
-            await self._write()
-
-    def _add(self, block: bytes) -> None:
-        self.position += 1
-        self.blocks += 1
-        self.bytes += len(block)
-        self._waiting.append(block)
-        if self._lines and not block.endswith(b"\n"):
-            self._waiting.append(b"\n")
-        self._size += len(block)
-
-    async def _write(self) -> None:
-        if self._waiting:
-            data = b"".join(self._waiting)
-            self._waiting.clear()
-            self._size = 0
-            await self._sink.write(data)
 
 
 class Reader:
@@ -217,17 +212,19 @@ class Reader:
         text = f"looking for peers of the log … (port {port})"
         output.event("waiting", text, log=self._feed.key, host=host, port=port)
         work = self._follow() if self._order.follow else self._catch_up(output)
-        presence, limit = self._presence, self._order.timeout
+        printer, presence, limit = self._printer, self._presence, self._order.timeout
         tasks = [
             asyncio.create_task(part, name=f"covey log cat {name}")
             for name, part in (
                 ("read", work),
                 ("watch", presence.keep(limit, network.brief)),
                 ("store", presence.until_broken()),
+                ("cut", printer.until_cut()),
             )
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            printer.check()  # first: it is also why reading failed
             for task in done:
                 await task
         finally:
@@ -269,7 +266,8 @@ class Reader:
         feed, printer = self._feed, self._printer
         while True:
             if feed.length > printer.position:
-                await printer.print(feed.read(printer.position, feed.length))
+                end = feed.length
+                await printer.print(feed.read(printer.position, end), end=end)
             try:
                 newer = await feed.update(wait=True, timeout=NEWS if feed.length else None)
             except FeedTimeout:
@@ -277,6 +275,7 @@ class Reader:
                 text = f"{silent}: the log may have more than {blocks_text(feed.length)} by now"
                 output.event("no-news", text, length=feed.length)
                 return
+            printer.check()
             if not newer and feed.length <= printer.position and feed.length:
                 return
             if not newer and not feed.length:

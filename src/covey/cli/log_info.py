@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from covey.cli.log_progress import blocks_text
-from covey.cli.log_store import find_log, key_or_name, names_by_key, open_store, store_option
+from covey.cli.log_store import (
+    FROZEN,
+    find_log,
+    key_or_name,
+    names_by_key,
+    open_store,
+    store_option,
+)
 from covey.cli.output import Output, bytes_text, printable
 from covey.cli.runtime import Exit, common_options, run
 
@@ -35,7 +42,7 @@ def command(*, which: str, folder: Path | None, as_json: bool, debug: bool) -> N
 
 async def show(which: str, folder: Path | None, output: Output) -> None:
     """Show it; see `command`."""
-    async with open_store(folder) as store:
+    async with open_store(folder, wanted=which) as store:
         feed = await find_log(store, which)
         name = (await names_by_key(store)).get(feed.discovery_key)
         tree_hash = await feed.tree_hash()
@@ -76,7 +83,7 @@ def _lines(feed: Feed, name: str | None, tree_hash: bytes) -> list[tuple[str, st
     if feed.encryption_key is not None:
         lines.append(("encrypted", "yes"))
     if feed.frozen:
-        lines.append(("frozen", "its writer signed two histories; nothing is added any more"))
+        lines.append(("frozen", f"{FROZEN}; nothing is added any more"))
     return lines
 
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from covey.cli.log_progress import State, show_progress
-from covey.cli.log_store import names_by_key, open_store, store_option, two_outputs
+from covey.cli.log_store import (
+    default_store,
+    is_store,
+    names_by_key,
+    open_store,
+    store_option,
+    two_outputs,
+)
 from covey.cli.output import Output, bytes_text
 from covey.cli.runtime import Exit, common_options, end_tasks, run, start_telling
 
@@ -35,6 +42,10 @@ def command(*, folder: Path | None, as_json: bool, debug: bool) -> None:
 
 async def list_logs(folder: Path | None, output: Output, news: Output) -> None:
     """One line for each log, own ones first, by name; see `command`."""
+    path = folder or default_store()
+    if not is_store(path):  # to look makes none
+        news.say(f"no logs: there is no store in {path}; `covey log new NAME` makes one")
+        return
     async with open_store(folder) as store:
         names = await names_by_key(store)
         stored = sorted(await store.list(), key=lambda key: (key not in names, names.get(key, "")))

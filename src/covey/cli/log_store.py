@@ -29,6 +29,8 @@ BUSY_HINT: Final = (
     "one process at a time has a store: end that one, or name another folder with --store DIR. "
     "To append and serve in one process: `covey log append NAME --seed`"
 )
+BRING_HINT: Final = "`covey log cat KEY` and `covey seed KEY` bring it from its peers"
+FROZEN: Final = "its writer signed two histories"
 STORE_HINT: Final = "`--store DIR` names another folder"
 
 
@@ -79,14 +81,20 @@ def key_or_name(function: Command) -> Command:
 
 
 @asynccontextmanager
-async def open_store(folder: Path | None, *, active: bool = False) -> AsyncIterator[Basestore]:
+async def open_store(
+    folder: Path | None, *, active: bool = False, wanted: str | None = None
+) -> AsyncIterator[Basestore]:
     """The store in `folder` (None: the default one), closed at the end; `active` as of a store.
 
-    Raises `CommandError` when it is in use, damaged or cannot be made.
+    One that is missing is made, but not for a log that is `wanted` from it, by key or name.
+    Raises `CommandError` for that, and when the store is in use, damaged or cannot be made.
     """
     from covey.store.basestore import Basestore
 
-    store = Basestore(folder or default_store(), active=active)
+    path = folder or default_store()
+    if wanted is not None and not is_store(path):
+        raise _not_here(wanted, path, no_store=True)
+    store = Basestore(path, active=active)
     try:
         await store.__aenter__()
     except StoreError as error:
@@ -99,6 +107,33 @@ async def open_store(folder: Path | None, *, active: bool = False) -> AsyncItera
         await store.close()
 
 
+def is_store(path: Path) -> bool:
+    """Whether a store was made in the folder; when that cannot be seen, opening it tells why."""
+    from covey.store.lmdb_environment import DATA_NAME, FORMAT_NAME
+
+    for name in (DATA_NAME, FORMAT_NAME):
+        try:
+            os.stat(path / name)  # noqa: PTH116 - `exists` takes a file on the way for nothing
+        except FileNotFoundError:
+            continue
+        except OSError:
+            pass
+        return True
+    return False
+
+
+def _not_here(which: str, path: object, *, no_store: bool = False) -> CommandError:
+    """That there is no such log, and what to do about it."""
+    why = ": there is no store there" if no_store else ""
+    if KEY.fullmatch(which):
+        return CommandError(f"the log {which.lower()} is not in {path}{why}", hint=BRING_HINT)
+    hint = STORE_HINT if no_store else "`covey log ls` lists what is there"
+    return CommandError(
+        f"there is no log called {which!r} in {path}{why}",
+        hint=f"{hint}; `covey log new NAME` makes one",
+    )
+
+
 async def find_log(store: Basestore, which: str, *, fetch: bool = False) -> Feed:
     """A session of the log called `which`, or with that key.
 
@@ -109,10 +144,7 @@ async def find_log(store: Basestore, which: str, *, fetch: bool = False) -> Feed
         return await _find_by_key(store, bytes.fromhex(which), fetch=fetch)
     discovery_key = (await store.names()).get(which)
     if discovery_key is None:
-        raise CommandError(
-            f"there is no log called {which!r} in {store.path}",
-            hint="`covey log ls` lists what is there; `covey log new NAME` makes one",
-        )
+        raise _not_here(which, store.path)
     return await store.get(discovery_key=discovery_key)
 
 
@@ -124,10 +156,7 @@ async def _find_by_key(store: Basestore, key: bytes, *, fetch: bool) -> Feed:
         return await store.get(discovery_key=wanted)
     if fetch:
         return await store.get(key)
-    raise CommandError(
-        f"the log {key.hex()} is not in {store.path}",
-        hint="`covey log cat KEY` and `covey seed KEY` bring it from its peers",
-    )
+    raise _not_here(key.hex(), store.path)
 
 
 async def names_by_key(store: Basestore) -> dict[bytes, str]:

@@ -42,7 +42,7 @@ def command(*, which: str, folder: Path | None, quiet: bool, as_json: bool, debu
 
 async def verify(which: str, folder: Path | None, output: Output, news: Output) -> None:
     """Verify it; see `command`."""
-    async with open_store(folder) as store:
+    async with open_store(folder, wanted=which) as store:
         feed = await find_log(store, which)
         verification = feed.verify()
 

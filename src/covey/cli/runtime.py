@@ -213,7 +213,9 @@ _HINTS = {
 
 def _hint(error: BaseException | None) -> str:
     """What to do about an error, going by the system's code where there is one."""
-    while error is not None:
+    seen: set[int] = set()  # nothing keeps causes from being a ring
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, OSError) and error.errno in _HINTS:
             return _HINTS[error.errno]
         if hint := getattr(error, "hint", ""):

@@ -22,7 +22,14 @@ from covey.cli.flock_options import (
 from covey.cli.log_network import LogNetwork, open_network
 from covey.cli.log_presence import Presence
 from covey.cli.log_progress import blocks_text
-from covey.cli.log_store import find_log, log_named, names_by_key, open_store, store_option
+from covey.cli.log_store import (
+    KEY,
+    find_log,
+    log_named,
+    names_by_key,
+    open_store,
+    store_option,
+)
 from covey.cli.output import Output
 from covey.cli.progress import ticks
 from covey.cli.runtime import CommandError, Exit, common_options, end_tasks, run, start_telling
@@ -81,7 +88,9 @@ async def seed(
 ) -> None:
     """Seed until `duration` is over; see `command`."""
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(folder, active=True))
+        store = await stack.enter_async_context(
+            open_store(folder, active=True, wanted=_first_named(logs))
+        )
         seeded = await _find_all(store, logs)
         feeds = [one.feed for one in seeded]
         network = await stack.enter_async_context(serve(store, feeds, options, output))
@@ -94,6 +103,13 @@ async def seed(
             async with asyncio.timeout(duration):
                 await asyncio.get_running_loop().create_future()
     output.event("left", f"stopped seeding {_logs_text(len(seeded))}")
+
+
+def _first_named(logs: Sequence[str]) -> str | None:
+    """A log that must be here already, if all are such: for them no store is made."""
+    if any(KEY.fullmatch(which) for which in logs):
+        return None
+    return next(iter(logs), None)
 
 
 async def _find_all(store: Basestore, logs: Sequence[str]) -> list[Seeded]:
