@@ -121,7 +121,8 @@ class Limits:
 
     missed_opens_per_minute: float = 64.0
     """Logs that one remote may open on a connection and that are not here, above which its further
-    misses are answered and no longer told to anybody."""
+    misses are answered and no longer told to anybody. So often it may also open a log from which it
+    is kept away; then it is dropped."""
     false_capabilities: int = 3
     """Channels of one connection whose remote does not know the log's key; then it is dropped."""
 

@@ -266,3 +266,29 @@ async def test_a_history_with_moved_bytes_freezes_nobody() -> None:
         await until(lambda: not feed.peers or feed.peers[0].length == 4)
         assert not feed.frozen
         assert (await feed.append(b"more")).length == 6
+
+
+async def test_who_is_kept_away_and_opens_again_and_again_loses_the_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limits = replace(Limits(), missed_opens_per_minute=5)
+    async with (
+        Basestore(limits=limits, clock=TurnedClock(), chance=Middle()) as store,
+        visited(store) as stranger,
+    ):
+        feed = await written(store)
+        (ours,) = stranger.home.connections
+        assert ours.remote_key is not None
+        feed._opened.replicator._shunned[ours.remote_key] = 1e12
+        for _ in range(5):
+            await closed(stranger.open(feed))
+            assert not ours.closed
+        stranger.open(feed)
+        async with asyncio.timeout(PATIENCE):
+            await stranger.connection.wait_closed()
+        await until(lambda: ours.closed)
+        assert isinstance(ours.close_error, ProtocolError)
+        assert "again and again" in str(ours.close_error)
+        told = [record for record in caplog.records if "is closed" in record.getMessage()]
+        assert len(told) == 5
+        assert feed.peers == []

@@ -81,7 +81,7 @@ class FeedChannel:
 
     def close(self, error: CoveyError | None = None) -> None:
         """Close the channel; `error` is why, when that was not the plan. Twice is fine."""
-        if error is not None:
+        if error is not None and self._stream.may_tell():
             logger.warning("%r is closed: %s", self, error)
         self._channel.close()
 
@@ -108,7 +108,7 @@ class FeedChannel:
                 now=self._time(),
             )
         except ReplicationError as error:
-            self.close(error)
+            self._stream.kept_away(self, error)
             return
         self.peer = peer
         self.log.add_peer(peer, self.connection)

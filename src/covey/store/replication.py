@@ -66,12 +66,9 @@ class StoreStream:
         self._channels: dict[OpenLog, FeedChannel] = {}
         self._rejected: WeakSet[OpenLog] = WeakSet()
         self._false_capabilities = 0
-        limits = root.limits
-        self._told_misses = TokenBucket(
-            rate=limits.missed_opens_per_minute / 60,
-            burst=limits.missed_opens_per_minute,
-            now=root.clock.time(),
-        )
+        self._told_misses = self._opens_bucket()
+        self._told_closes = self._opens_bucket()
+        self._kept_away = self._opens_bucket()
         for name in (PROTOCOL, PROTOCOL_ALIAS):
             self._mux.pair(name, self._paired)
         root.streams[connection] = self
@@ -128,6 +125,19 @@ class StoreStream:
         if self._channels.get(channel.log) is channel:
             del self._channels[channel.log]
 
+    def may_tell(self) -> bool:
+        """Whether one more channel that is closed for an error is news. For channels."""
+        return self._once_more(self._told_closes)
+
+    def kept_away(self, channel: FeedChannel, error: CoveyError) -> None:
+        """The remote opened a log from which it is kept away. For channels.
+
+        One that tries again and again, faster than logs that are not here, loses the connection.
+        """
+        channel.close(error)
+        if not self._once_more(self._kept_away):
+            self.cut(ProtocolError(f"{self.remote_name} opens a log again and again: {error}"))
+
     def false_capability(self, channel: FeedChannel) -> None:
         """The remote opened a channel without knowing the log's key. For channels."""
         self._false_capabilities += 1
@@ -174,8 +184,16 @@ class StoreStream:
             log.look_idle()
             return
         self.misses += 1
-        now = self._root.clock.time()
-        if self._told_misses.wait(now) == 0:
-            self._told_misses.take()
+        if self._once_more(self._told_misses):
             with contextlib.suppress(ClosedError):
                 self._root.missed(discovery_key, self.connection.remote_key)
+
+    def _opens_bucket(self) -> TokenBucket:
+        most = self._root.limits.missed_opens_per_minute
+        return TokenBucket(rate=most / 60, burst=most, now=self._root.clock.time())
+
+    def _once_more(self, bucket: TokenBucket) -> bool:
+        if bucket.wait(self._root.clock.time()) > 0:
+            return False
+        bucket.take()
+        return True
