@@ -6,7 +6,7 @@ The log and its replicator decide; this turns their wishes into timers, writes a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from covey.errors import ClosedError, CoveyError, FrozenError, StoreError
@@ -20,7 +20,7 @@ from covey.limits import Limits
 from covey.owned_tasks import OwnedTasks
 from covey.store import feed_events
 from covey.store.clock import Chance, Clock, Timer
-from covey.store.extensions import Extension
+from covey.store.extensions import Extensions
 from covey.store.feed_peer import FeedPeer
 from covey.store.progress import FeedProgress, Meter
 from covey.store.records import Auth
@@ -35,7 +35,7 @@ IDLE: Final = (6.0, 8.0)
 FLUSH_AFTER: Final = 0.05
 """Seconds at most until received blocks are written; four times the last write when that is less:
 writing then takes a fifth of the time at most."""
-FLUSH_BLOCKS, FLUSH_BYTES = 256, 4 << 20
+FLUSH_BLOCKS, FLUSH_BYTES = 256, 1 << 20
 """Received blocks, and bytes in them, that are written at once."""
 ASIDE_BYTES, ASIDE_BLOCK = 512 << 10, 16 << 10
 """Bytes from which on they are written in a thread, where blocks have so many on average."""
@@ -105,7 +105,7 @@ class OpenLog:
         self.peers: dict[ReplicationPeer, FeedPeer] = {}
         self._departed: dict[ReplicationPeer, FeedPeer] = {}
         """Peers that are gone, and whose last blocks are yet to be written."""
-        self.extensions: dict[str, Extension] = {}
+        self.extensions = Extensions(self, host.tasks, backlog=host.limits.extension_backlog)
         self.wanted = False
         """Whether its blocks are wanted here: a session is active, or was until lately."""
         self.searches = 0
@@ -211,12 +211,24 @@ class OpenLog:
     # Tickets: each is followed by `touch`, as it may need a timer
 
     def ask(self, make: Callable[[Replicator], Ticket]) -> Ticket:
-        """Have the replicator bring something; `make` calls one of its `want_` methods."""
+        """Have the replicator bring something; `make` calls one of its `want_` methods.
+
+        Raises `FrozenError` for a log to which nothing is added any more.
+        """
         if self.closed:
             raise ClosedError("this feed is closed")
+        if self.log.frozen:
+            raise self.frozen_error()
         ticket = make(self.replicator)
         self.touch()
         return ticket
+
+    def frozen_error(self) -> FrozenError:
+        """Why nothing comes any more."""
+        return FrozenError(
+            f"the log {self.log.key.hex()} is frozen: its writer signed two histories; "
+            "what is not here never comes"
+        )
 
     def begin_search(self) -> Callable[[], None]:
         """Somebody looks for peers, until the returned function is called (more than once: once).
@@ -240,11 +252,6 @@ class OpenLog:
                     done(False)
 
         return end
-
-    def send_extension(self, name: str, payload: bytes, peers: Iterable[FeedPeer]) -> None:
-        """Send an extension's message to these peers."""
-        for peer in peers:
-            peer.replication.send_extension(name, payload)
 
     # The timer and the writing of what was received
 
@@ -391,13 +398,13 @@ class OpenLog:
                     shown.count_up(size, now)
                     self._publish(feed_events.Uploaded(index, size, shown))
             case told.ExtensionReceived(peer, name, payload):
-                extension = self.extensions.get(name)
-                if extension is not None and (shown := self.peers.get(peer)) is not None:
-                    extension.receive(payload, shown)
+                if (shown := self.peers.get(peer)) is not None:
+                    self.extensions.received(shown, name, payload)
             case told.PeerRemoved(peer, error):
                 if (shown := self.peers.pop(peer, None)) is not None:
                     if self.log.staged_blocks or self.log.writing_blocks:
                         self._departed[peer] = shown
+                    self.extensions.peer_gone(shown)
                     self._publish(feed_events.PeerRemoved(shown, error))
                 self.look_idle()
             case told.ChannelDone(peer, error):
@@ -456,6 +463,10 @@ class OpenLog:
         if self.channels.get(channel.connection) is channel:
             del self.channels[channel.connection]
             self.look_idle()
+
+    def let_go(self, peer: FeedPeer, error: CoveyError) -> None:
+        """Close the channel to a peer that broke a rule."""
+        self.replicator.close_channel(peer.replication, error)
 
     def _close_channel(self, peer: ReplicationPeer, error: CoveyError | None) -> None:
         for channel in tuple(self.channels.values()):
