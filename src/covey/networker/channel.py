@@ -6,9 +6,10 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from covey.errors import ClosedError, LimitError, ProtocolError, UsageError
+from covey.errors import ClosedError, ProtocolError, UsageError
 from covey.limits import Limits
 from covey.net.connection import Connection
+from covey.net.extensions import OutgoingBacklog
 from covey.net.mux import Channel
 from covey.networker.messages import (
     MAX_NAMES,
@@ -45,7 +46,7 @@ class ExtensionChannel:
     """
 
     __slots__ = (
-        "_channel", "_connection", "_ext", "_limits", "_names", "_owner", "_refused", "_waiting",
+        "_backlog", "_channel", "_connection", "_ext", "_limits", "_names", "_owner", "_refused",
         "names",
     )  # fmt: skip
 
@@ -55,7 +56,7 @@ class ExtensionChannel:
         self._limits = limits
         self._channel: Channel | None = None
         self._refused = False
-        self._waiting = 0
+        self._backlog = OutgoingBacklog(limits.extension_backlog)
         self.names: set[str] = set()
 
     def __repr__(self) -> str:
@@ -102,16 +103,7 @@ class ExtensionChannel:
         channel = self._channel
         if channel is None or channel.closed:
             raise ClosedError("this peer has no channel for extensions")
-        if channel.drained:
-            self._waiting = 0
-        elif self._waiting > self._limits.extension_backlog:
-            raise LimitError(
-                f"more than {self._limits.extension_backlog} bytes of extension messages wait for "
-                "this peer, which does not read them",
-                limit="extension_backlog",
-                allowed=self._limits.extension_backlog,
-            )
-        self._waiting += len(payload)
+        self._backlog.add(len(payload), drained=channel.drained)
         return self._ext.send(Sent(name, payload))
 
     def tell(self, names: Sequence[str], *, withdrawn: bool) -> None:
@@ -134,7 +126,7 @@ class ExtensionChannel:
         self._channel = channel
         self._ext = channel.add_message(sent_codec, self._on_ext)
         self._names = channel.add_message(names_codec, self._on_names)
-        self._waiting = 0
+        self._backlog = OutgoingBacklog(self._limits.extension_backlog)
         self.names.clear()
         channel.open(Version())
         self.tell(self._owner.names, withdrawn=False)

@@ -5,17 +5,17 @@ They need a connection only, no log. Extensions that belong to a log are `Feed.r
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
-from covey.errors import ClosedError, CoveyError, DecodeError, LimitError, UsageError
+from covey.errors import ClosedError, LimitError, UsageError
+from covey.net.extensions import BaseExtension, OnError
+from covey.net.inbox import Inbox
 from covey.networker.channel import ExtensionChannel
 from covey.networker.events import Peer
-from covey.networker.inbox import Inbox
-from covey.networker.messages import MAX_NAMES, Sent, check_payload, name_bytes
+from covey.networker.messages import MAX_NAMES, MAX_PAYLOAD, Sent, name_bytes
 from covey.networker.stream import PeerStream
 from covey.owned_tasks import OwnedTasks
 from covey.wire.named_encodings import Encoding, conversion
@@ -25,8 +25,6 @@ logger = logging.getLogger("covey.networker")
 OnMessage: TypeAlias = Callable[[Any, Peer], Awaitable[object] | object]
 """Gets the decoded message and who sent it. What it returns is awaited if possible: then the next
 message of that peer waits."""
-OnError: TypeAlias = Callable[[Exception], object]
-"""Gets the error of a message that does not decode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +55,20 @@ class ExtensionOwner(Protocol):
         """Forget an extension."""
 
 
-class Extension:
+class Extension(BaseExtension[Peer]):
     """One kind of messages among networkers; made by `Networker.register_extension`.
 
     `on_message(message, peer)` and `on_error(error)` may be replaced at any time.
     """
 
-    __slots__ = ("_convert", "_owner", "name", "on_error", "on_message")
+    __slots__ = ("_owner",)
+
+    logger: ClassVar[logging.Logger] = logger
+    max_payload: ClassVar[int] = MAX_PAYLOAD
 
     def __init__(self, owner: ExtensionOwner, name: str) -> None:
-        self.name = name
+        super().__init__(name)
         self._owner: ExtensionOwner | None = owner
-        self.on_message: OnMessage | None = None
-        self.on_error: OnError | None = None
-        self.use(ExtensionHandlers())
 
     def __repr__(self) -> str:
         return f"<Extension {self.name!r}{' destroyed' if self.destroyed else ''}>"
@@ -128,36 +126,6 @@ class Extension:
         self.on_message = handlers.on_message
         self.on_error = handlers.on_error
 
-    def receive(self, payload: bytes, peer: Peer) -> Awaitable[object] | None:
-        """Decode a message and hand it over; returns what is to be awaited before the next one."""
-        if self.on_message is None:
-            return None
-        try:
-            message = self._convert.decode(payload)
-        except DecodeError as error:
-            self._tell_error(error, peer)
-            return None
-        try:
-            result = self.on_message(message, peer)
-        except Exception:
-            logger.exception("the handler of extension %r failed", self.name)
-            return None
-        return result if inspect.isawaitable(result) else None
-
-    def _tell_error(self, error: CoveyError, peer: Peer) -> None:
-        if self.on_error is None:
-            logger.debug("extension %r: a message of %r is dropped: %s", self.name, peer, error)
-            return
-        try:
-            self.on_error(error)
-        except Exception:
-            logger.exception("the error handler of extension %r failed", self.name)
-
-    def _encoded(self, message: Any) -> bytes:
-        payload = self._convert.encode(message)
-        check_payload(payload)
-        return payload
-
 
 class Extensions:
     """The registered extensions, and their channel on each connection.
@@ -170,7 +138,7 @@ class Extensions:
         self._backlog = backlog
         self._registered: dict[str, list[Extension]] = {}
         self._streams: dict[ExtensionChannel, PeerStream] = {}
-        self._inboxes: dict[ExtensionChannel, Inbox] = {}
+        self._inboxes: dict[ExtensionChannel, Inbox[Sent]] = {}
 
     @property
     def names(self) -> Sequence[str]:
@@ -267,9 +235,14 @@ class Extensions:
             return
         inbox = self._inboxes.get(channel)
         if inbox is None:
-            inbox = Inbox(self._tasks, lambda one: self._deliver(channel, one), self._backlog)
+            inbox = Inbox(
+                self._tasks,
+                lambda one: self._deliver(channel, one),
+                backlog=self._backlog,
+                name="covey networker extension",
+            )
             self._inboxes[channel] = inbox
-        if not inbox.take(message):
+        if not inbox.take(message, len(message.payload)):
             logger.warning("%r sends extension messages too fast: its channel is closed", channel)
             inbox.drop()
             channel.close()

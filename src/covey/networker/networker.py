@@ -26,13 +26,13 @@ from covey.host_port import HostPort
 from covey.keys import KeyPair
 from covey.limits import Limits
 from covey.net.close_reason import CloseReason
+from covey.net.extensions import OnError
 from covey.networker.events import NetworkerEvent, NetworkerFailed, Peer
 from covey.networker.extensions import (
     Extension,
     ExtensionHandlers,
     Extensions,
     MakeHandlers,
-    OnError,
     OnMessage,
 )
 from covey.networker.policy import topic_bytes

@@ -13,8 +13,9 @@ from covey.feed import tree
 from covey.feed.hashes import tree_hash
 from covey.feed.messages import MAX_BLOCK
 from covey.feed.replication_tickets import Ticket
+from covey.net.extensions import OnError
 from covey.store.downloads import Download, runs_of
-from covey.store.extensions import Extension, OnExtension
+from covey.store.extensions import Extension, OnMessage
 from covey.store.feed_reading import Follower, read_blocks, read_bytes, read_live
 from covey.store.feed_session import FeedSession, Options
 from covey.store.verification import Verification
@@ -293,19 +294,20 @@ class Feed(FeedSession):
         name: str,
         *,
         encoding: str | Codec[Any] = "binary",
-        on_message: OnExtension | None = None,
+        on_message: OnMessage | None = None,
+        on_error: OnError | None = None,
     ) -> Extension:
         """Exchange messages of an application's own with the peers of the log.
 
-        `encoding` is `binary`, `utf-8`, `json` or a codec; `on_message(message, peer)` gets what
-        comes. `UsageError` when the name is taken.
+        `encoding` is `binary`, `utf-8`, `json` or a codec. `on_message(message, peer)` gets what
+        arrives; when it is a coroutine function the next message of that peer waits for it.
+        `on_error(error)` gets what does not decode, which is dropped otherwise. Raises `UsageError`
+        when the name is taken, or has not 1 to 4,096 bytes.
         """
         self._check_open()
-        registered = self._opened.extensions
-        if name in registered:
-            raise UsageError(f"the extension {name!r} is registered already")
-        extension = Extension(self._opened, name, encoding=encoding, on_message=on_message)
-        registered[name] = extension
+        extension = self._opened.extensions.register(
+            name, encoding=encoding, on_message=on_message, on_error=on_error
+        )
         self._extensions.append(extension)
         return extension
 

@@ -6,55 +6,69 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Generic, TypeVar
 
-from covey.networker.messages import Sent
 from covey.owned_tasks import OwnedTasks
 
-logger = logging.getLogger("covey.networker")
+logger = logging.getLogger("covey.net.inbox")
+
+M = TypeVar("M")
 
 OVERHEAD: Final = 256
 """What a waiting message counts beside its payload, so that empty ones fill the backlog too."""
 
 
-class Inbox:
+class Inbox(Generic[M]):
     """Gives each message to `deliver`, and waits for what that returns before the next one.
 
     Plain handlers are called at once; a task runs only while there is something to wait for.
     """
 
-    __slots__ = ("_backlog", "_deliver", "_held", "_running", "_tasks", "_waiting", "_worker")
+    __slots__ = (
+        "_backlog",
+        "_deliver",
+        "_held",
+        "_name",
+        "_running",
+        "_tasks",
+        "_waiting",
+        "_worker",
+    )
 
     def __init__(
         self,
         tasks: OwnedTasks,
-        deliver: Callable[[Sent], list[Awaitable[object]]],
+        deliver: Callable[[M], Sequence[Awaitable[object]]],
+        *,
         backlog: int,
+        name: str,
     ) -> None:
         self._tasks = tasks
         self._deliver = deliver
         self._backlog = backlog
-        self._waiting: deque[Sent] = deque()
+        self._name = name
+        self._waiting: deque[tuple[M, int]] = deque()
         self._running: deque[Awaitable[object]] = deque()
         self._held = 0
         self._worker: asyncio.Task[None] | None = None
 
-    def take(self, message: Sent) -> bool:
+    def take(self, message: M, size: int) -> bool:
         """Handle `message`, or keep it for later; False: more would wait than is allowed.
 
-        One message may wait whatever its size, since a single one can be larger than the backlog.
+        `size`: the bytes of its payload. One message may wait whatever its size, since a single one
+        can be larger than the backlog.
         """
         if self._worker is None:
             self._running.extend(self._deliver(message))
             if self._running:
-                self._worker = self._tasks.spawn(self._work(), "covey networker extension")
+                self._worker = self._tasks.spawn(self._work(), self._name)
                 self._worker.add_done_callback(self._worker_ended)
             return True
-        cost = len(message.payload) + OVERHEAD
+        cost = size + OVERHEAD
         if self._waiting and self._held + cost > self._backlog:
             return False
-        self._waiting.append(message)
+        self._waiting.append((message, cost))
         self._held += cost
         return True
 
@@ -80,8 +94,8 @@ class Inbox:
             if not self._waiting:
                 self._worker = None
                 return
-            message = self._waiting.popleft()
-            self._held -= len(message.payload) + OVERHEAD
+            message, cost = self._waiting.popleft()
+            self._held -= cost
             self._running.extend(self._deliver(message))
 
     def _worker_ended(self, ended: asyncio.Task[None]) -> None:
