@@ -184,6 +184,11 @@ async def test_a_log_by_its_discovery_key_must_be_here(tmp_path: Path) -> None:
         {"name": bytes(32), "key": bytes(32)},
         {"name": "x", "encryption_key": b"short"},
         {"name": "half a pair \ud800"},
+        {"name": "x", "encryption_key": "a" * 32},
+        {"discovery_key": "q"},
+        {"discovery_key": bytes(31)},
+        {"key_pair": 3},
+        {"manifest": 3},
     ],
 )
 async def test_what_names_no_log_is_refused(wishes: dict[str, Any]) -> None:
@@ -261,8 +266,9 @@ async def test_closing_the_store_closes_everything_and_twice_is_fine() -> None:
             await call
     with pytest.raises(ClosedError):
         _ = store.primary_key
-    with pytest.raises(ClosedError):
-        store.session()
+    for use in (store.session, store.listen, view.listen):
+        with pytest.raises(ClosedError):
+            use()
     assert await before.left() == []
 
 

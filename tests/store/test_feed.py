@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -12,6 +13,7 @@ from covey.errors import (
     BlockNotAvailable,
     ClosedError,
     FeedTimeout,
+    FrozenError,
     StoreError,
     UsageError,
 )
@@ -126,6 +128,42 @@ async def test_what_is_no_number_of_a_block_is_refused(feed: Feed, index: object
         await feed.get(index)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("wrong", ["a", 1.5, -1])
+async def test_wrong_numbers_are_told_in_words(feed: Feed, wrong: Any) -> None:
+    for call in (
+        feed.has(wrong),
+        feed.has(0, wrong),
+        feed.clear(wrong),
+        feed.truncate(wrong),
+        feed.truncate(5, fork=wrong),
+        feed.tree_hash(wrong),
+    ):
+        with pytest.raises(UsageError):
+            await call
+    for use in (
+        lambda: feed.download(wrong),
+        lambda: feed.download(blocks=[wrong]),
+        lambda: feed.download(blocks=wrong),
+        lambda: feed.read(wrong),
+        lambda: feed.read(0, wrong, by="bytes"),
+        lambda: feed.live(wrong),
+    ):
+        with pytest.raises(UsageError):
+            use()
+    assert (feed.length, feed.fork, feed.progress.have) == (10, 0, 10)
+
+
+async def test_wrong_values_are_told_in_words(feed: Feed) -> None:
+    wrong: Any
+    for wrong in (None, 3, "text", [None]):
+        with pytest.raises(UsageError, match="bytes, not"):
+            await feed.append(wrong)
+    for wrong in ("text", 3):
+        with pytest.raises(UsageError, match="bytes, not"):
+            await feed.set_user_data("title", wrong)
+    assert feed.length == 10
+
+
 async def test_has_tells_of_one_block_and_of_ranges(feed: Feed) -> None:
     await feed.clear(3, 5)
     assert await feed.has(2)
@@ -175,13 +213,81 @@ async def test_a_live_reader_gets_what_is_there_and_what_comes(feed: Feed) -> No
 
 
 async def test_a_live_reader_goes_back_with_a_truncation(feed: Feed) -> None:
-    reader = feed.live(8)
-    assert await take(reader, 2) == [b"block 8", b"block 9"]
+    reader = feed.live(3)
+    assert await take(reader, 7) == numbered(7, start=3)
     waiting = asyncio.ensure_future(take(reader, 3))
     await turns(3)
     await feed.truncate(4)
     await feed.append([b"4", b"5", b"6"])
     assert await waiting == [b"4", b"5", b"6"]
+
+
+@pytest.mark.parametrize("given", [0, 2])
+async def test_a_live_reader_gets_nothing_before_its_start_after_a_cut(
+    feed: Feed, given: int
+) -> None:
+    reader = feed.live(8)
+    assert await take(reader, given) == numbered(10)[8 : 8 + given]
+    await feed.truncate(4)
+    waiting = asyncio.ensure_future(take(reader, 2))
+    await turns(3)
+    await feed.append(numbered(6, start=4, name="other"))
+    async with asyncio.timeout(PATIENCE):
+        assert await waiting == numbered(2, start=8, name="other")
+
+
+async def test_a_live_reader_of_a_snapshot_ends_with_it(feed: Feed) -> None:
+    snapshot = feed.snapshot()
+    await feed.append(b"later")
+    async with asyncio.timeout(PATIENCE):
+        assert [block async for block in snapshot.live(8)] == [b"block 8", b"block 9"]
+        assert [block async for block in snapshot.live(20)] == []
+
+
+@pytest.mark.parametrize("by", ["blocks", "bytes"])
+@pytest.mark.parametrize(("cut", "again"), [(2, 8), (4, 6), (9, 1), (2, 0)])
+async def test_a_range_is_of_one_history_or_ends_with_an_error(
+    feed: Feed, cut: int, again: int, by: Literal["blocks", "bytes"]
+) -> None:
+    reader = feed.read(by=by)
+    assert await take(reader, 3) == numbered(3)
+    await feed.truncate(cut)
+    await feed.append(numbered(again, start=cut, name="other"))
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(BlockNotAvailable, match=f"cut to {cut} blocks"):
+            await anext(reader)
+
+
+async def test_a_range_before_the_cut_is_read_on(feed: Feed) -> None:
+    read = []
+    async for block in feed.read(0, 6):
+        read.append(block)
+        if len(read) == 3:
+            await feed.truncate(6)
+    assert read == numbered(6)
+
+
+async def test_a_range_that_waits_ends_when_the_log_is_cut(feed: Feed) -> None:
+    waiting = asyncio.ensure_future(blocks_of(feed, 8, 12))
+    await turns(3)
+    assert not waiting.done()
+    await feed.truncate(9)
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(BlockNotAvailable, match="cut to 9 blocks"):
+            await waiting
+
+
+async def test_a_range_that_was_cut_before_its_first_block_is_not_waited_for(feed: Feed) -> None:
+    reader = feed.read()
+    await feed.truncate(4)
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(BlockNotAvailable, match="cut before"):
+            await anext(reader)
+
+
+async def test_a_range_has_the_patience_of_its_session(feed: Feed) -> None:
+    with pytest.raises(FeedTimeout, match="block 10"):
+        await blocks_of(feed.session(timeout=0), 9, 12)
 
 
 async def test_a_live_reader_ends_with_its_session(feed: Feed) -> None:
@@ -284,6 +390,81 @@ async def test_closing_a_feed_ends_its_verification(feed: Feed) -> None:
         await verification
 
 
+async def test_a_verification_that_fails_unexpectedly_raises(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_records: object, _index: int) -> bytes:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(type(feed._log._records), "block", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await feed.verify()
+    assert "a bug" in caplog.text
+
+
+async def test_a_snapshot_is_verified_as_far_as_it_goes(feed: Feed) -> None:
+    snapshot = feed.snapshot()
+    await feed.append([bytes(100)] * 300)
+    await feed.truncate(200)
+    verification = snapshot.verify()
+    seen = [report.checked async for report in verification]
+    report = await verification
+    assert (report.length, report.fork, report.held) == (10, 0, 10)
+    assert (report.checked, report.bytes) == (10, 70)
+    assert max(seen) == 10
+    await feed.truncate(9)
+    with pytest.raises(BlockNotAvailable, match="replaced"):
+        snapshot.verify()
+
+
+# Frozen logs
+
+
+@pytest.fixture
+async def frozen(tmp_path: Path) -> AsyncIterator[Feed]:
+    """A log of ten blocks, block 4 of which is not here, that was frozen before it was opened."""
+    async with Basestore(tmp_path / "frozen") as store:
+        feed = await store.get("log")
+        await feed.append(numbered(10))
+        await feed.clear(4)
+        feed._log.freeze(length=10, fork=0)
+    async with Basestore(tmp_path / "frozen") as store:
+        yield await store.get("log")
+
+
+async def test_a_frozen_log_gives_what_is_here_and_waits_for_nothing(frozen: Feed) -> None:
+    async with asyncio.timeout(PATIENCE):
+        assert await frozen.get(3) == b"block 3"
+        assert await blocks_of(frozen, 5, 10) == numbered(5, start=5)
+        await frozen.download(5, 10).done()
+        assert await frozen.seek(30) == (4, 2)
+        for call in (frozen.get(4), frozen.get(10)):
+            with pytest.raises(FrozenError, match="frozen"):
+                await call
+        assert await frozen.update(wait=True) is False
+        assert (await frozen.verify()).checked == 10
+
+
+async def test_readers_of_a_frozen_log_end_after_what_is_here(frozen: Feed) -> None:
+    async with asyncio.timeout(PATIENCE):
+        for reader, count in ((frozen.read(2), 2), (frozen.live(2), 2), (frozen.live(5), 5)):
+            assert len(await take(reader, count)) == count
+            with pytest.raises(FrozenError, match="frozen"):
+                await anext(reader)
+
+
+async def test_downloads_of_a_frozen_log_end_at_once(frozen: Feed) -> None:
+    for download in (
+        frozen.download(),
+        frozen.download(0, -1),
+        frozen.download(8, 12),
+        frozen.download(blocks=[1, 4]),
+    ):
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(FrozenError, match="frozen"):
+                await download.done()
+
+
 # Sessions
 
 
@@ -344,6 +525,35 @@ async def test_a_snapshot_never_gives_out_what_replaced_its_blocks(feed: Feed) -
         await snapshot.seek(50)
     assert await snapshot.has(0, 6)
     assert not await snapshot.has(5, 8)
+    progress = snapshot.progress
+    assert (progress.have, progress.total, progress.verified) == (6, 10, 6)
+    assert (progress.contiguous, progress.byte_length) == (6, 70)
+
+
+async def test_nothing_is_cleared_through_a_snapshot(feed: Feed) -> None:
+    snapshot = feed.snapshot()
+    with pytest.raises(UsageError, match="snapshot"):
+        await snapshot.clear(0, 3)
+    assert await feed.has(0, 10)
+
+
+async def test_a_snapshot_that_waits_never_gets_what_replaced_its_blocks(feed: Feed) -> None:
+    await feed.clear(3)
+    await feed.clear(8)
+    snapshot = feed.snapshot()
+    waiting = asyncio.ensure_future(snapshot.get(8))
+    patient = asyncio.ensure_future(snapshot.get(3))
+    await turns(3)
+    await feed.truncate(6)
+    await feed.append(numbered(4, start=6, name="other"))
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(BlockNotAvailable, match="replaced"):
+            await waiting
+    await turns(3)
+    assert not patient.done(), "this block is shared"
+    await snapshot.close()
+    with pytest.raises(ClosedError):
+        await patient
 
 
 async def test_events_end_with_the_session(feed: Feed) -> None:
@@ -351,7 +561,9 @@ async def test_events_end_with_the_session(feed: Feed) -> None:
     await feed.append(b"x")
     await feed.close()
     assert [event async for event in events] == [Appended(11, 0, 10), FeedClosed(None)]
-    assert [event async for event in feed.listen()] == []
+    for use in (feed.listen, lambda: feed.subscribe(print)):
+        with pytest.raises(ClosedError):
+            use()
 
 
 async def test_a_close_ends_what_waits(feed: Feed) -> None:
@@ -460,6 +672,8 @@ async def test_encrypted_blocks_read_back_and_are_not_plain_in_the_store(
     await feed.truncate(2)
     await feed.append(b"again")
     assert await feed.get(2) == b"again"
+    with pytest.raises(UsageError, match=f"encrypted log has at most {MAX_BLOCK - 8} bytes"):
+        await feed.append(bytes(MAX_BLOCK))
     stored = await _stored(store, feed, 0)
     assert len(stored) == 10 + 8
     assert b"secret" not in stored

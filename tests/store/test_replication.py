@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from covey.errors import ClosedError, FrozenError, StoreError, UsageError
+from covey.errors import BlockNotAvailable, ClosedError, FrozenError, StoreError, UsageError
 from covey.feed.manifest import Manifest, Signer
 from covey.keys import KeyPair
 from covey.limits import Limits
@@ -592,6 +592,26 @@ async def test_two_histories_of_one_writer_freeze_the_log_for_ever(tmp_path: Pat
             await until(lambda: honest.streams)
             await until(lambda: honest.streams[0].discovery_keys == [])
             assert reader.length == 6
+
+
+async def test_a_snapshot_that_waited_for_a_peer_gets_nothing_of_another_history() -> None:
+    async with Basestore() as first, Basestore() as second:
+        writer, reader = await pair_of_feeds(first, second, 10)
+        async with met(first, second), asyncio.timeout(PATIENCE):
+            await reader.update(wait=True)
+        snapshot = reader.snapshot()
+        block, byte = (
+            asyncio.ensure_future(snapshot.get(5)),
+            asyncio.ensure_future(snapshot.seek(40)),
+        )
+        await turns(3)
+        await writer.truncate(3)
+        await writer.append(numbered(7, start=3, name="other"))
+        async with met(first, second), asyncio.timeout(PATIENCE):
+            assert await reader.get(5) == b"other 5"
+            for waiting in (block, byte):
+                with pytest.raises(BlockNotAvailable, match="replaced"):
+                    await waiting
 
 
 async def test_who_rejected_a_log_is_not_asked_again_for_each_block() -> None:

@@ -150,8 +150,7 @@ class Basestore:
             if key is not None:
                 raise UsageError("one key at a time")
             name, key = None, name
-        if encryption_key is not None and len(encryption_key) != KEY_SIZE:
-            raise UsageError(f"an encryption key has {KEY_SIZE} bytes")
+        _check_kinds(discovery_key, encryption_key, key_pair, manifest)
         given = key is not None or key_pair is not None or manifest is not None
         if bool(name) + given + (discovery_key is not None) > 1:
             raise UsageError("a log is got by its name, by its keys or by its discovery key")
@@ -288,6 +287,7 @@ class Basestore:
 
     def listen(self, *, backlog: int | None = None) -> Subscription[StoreEvent]:
         """Logs opened, closed and asked for in vain, from now on; ends with the store."""
+        self._check_open()
         return self._root.events.listen(backlog=backlog)
 
     # Sessions and the end
@@ -339,3 +339,21 @@ class Basestore:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _check_kinds(
+    discovery_key: object, encryption_key: object, key_pair: object, manifest: object
+) -> None:
+    """`UsageError` for what can be none of these, before anything is made or looked for."""
+    if discovery_key is not None and not _is_key(discovery_key):
+        raise UsageError(f"a discovery key is {KEY_SIZE} bytes")
+    if encryption_key is not None and not _is_key(encryption_key):
+        raise UsageError(f"an encryption key is {KEY_SIZE} bytes")
+    if key_pair is not None and not isinstance(key_pair, KeyPair):
+        raise UsageError(f"a key pair is a KeyPair, not {type(key_pair).__name__}")
+    if manifest is not None and not isinstance(manifest, Manifest):
+        raise UsageError(f"a manifest is a Manifest, not {type(manifest).__name__}")
+
+
+def _is_key(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) == KEY_SIZE

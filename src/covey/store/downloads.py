@@ -56,6 +56,10 @@ class Download:
         if not self._parts:
             self._end(None)
         for start, end in self._parts:
+            if opened.log.frozen:
+                whole = end is not None and opened.log.bitfield.count(start, end) == end - start
+                self._part_done(None if whole else opened.frozen_error())
+                continue
             self._tickets.append(
                 opened.ask(
                     lambda replicator, start=start, end=end: replicator.want_range(  # type: ignore[misc]
@@ -77,8 +81,9 @@ class Download:
         return self._snapshot()
 
     async def done(self) -> None:
-        """Wait until every block is here. Raises `ClosedError` when it was cancelled before.
+        """Wait until every block is here.
 
+        Raises `ClosedError` when it was cancelled before, `FrozenError` for a frozen log.
         A download without end is never done.
         """
         await asyncio.shield(self._finished)

@@ -16,13 +16,22 @@ from covey.feed.replication_tickets import Ticket
 from covey.net.extensions import OnError
 from covey.store.downloads import Download, runs_of
 from covey.store.extensions import Extension, OnMessage
-from covey.store.feed_reading import Follower, read_blocks, read_bytes, read_live
+from covey.store.feed_reading import (
+    Follower,
+    RangeReader,
+    check_range,
+    read_blocks,
+    read_bytes,
+    read_live,
+)
 from covey.store.feed_session import FeedSession, Options
 from covey.store.verification import Verification
 from covey.wire.codec import Codec
 from covey.wire.session import Buffer
 
 _UNSET: Any = object()
+LAST_BLOCK = 1 << 52
+"""No log has so many blocks."""
 
 
 class AppendResult(NamedTuple):
@@ -75,20 +84,22 @@ class Feed(FeedSession):
         a fork that is not higher, and a log that cannot be written here.
         """
         self._check_writable("truncate")
-        if not 0 <= length <= self._log.length:
+        if not isinstance(length, int) or not 0 <= length <= self._log.length:
             raise UsageError(f"a log of {self._log.length} blocks cannot be cut to {length!r}")
+        if fork is not None and not isinstance(fork, int):
+            raise UsageError(f"a fork is a number, not {fork!r}")
         self._log.truncate(length, fork=fork, signature=signature)
         self._opened.touch()
 
     async def clear(self, start: int, end: int | None = None) -> None:
         """Forget the blocks `start` to before `end` (without it one block) here, to save space.
 
-        They stay part of the log; peers can bring them again.
+        They stay part of the log; peers can bring them again. `UsageError` in a snapshot.
         """
         self._check_open()
-        stop = start + 1 if end is None else end
-        if not 0 <= start <= stop:
-            raise UsageError(f"not a range of blocks: {start!r} to {end!r}")
+        if self._fixed is not None:
+            raise UsageError("a snapshot does not change: clear the log itself")
+        stop = _end_of(start, end)
         self._log.clear(start, stop)
         self._opened.touch()
 
@@ -98,6 +109,8 @@ class Feed(FeedSession):
         It is not part of the log: no peer gets it.
         """
         self._check_open()
+        if value is not None and not isinstance(value, bytes | bytearray | memoryview):
+            raise UsageError(f"user data is made of bytes, not {type(value).__name__}")
         self._log.set_user_data(name, None if value is None else bytes(value))
 
     async def get_user_data(self, name: str) -> bytes | None:
@@ -127,15 +140,14 @@ class Feed(FeedSession):
                 ),
                 f"block {index}",
                 limit,
+                keeps=index + 1,
             )
         return self._plain(index, stored)
 
     async def has(self, start: int, end: int | None = None) -> bool:
         """Whether block `start`, or every block from it to before `end`, is here."""
         self._check_open()
-        stop = start + 1 if end is None else end
-        if not 0 <= start <= stop:
-            raise UsageError(f"not a range of blocks: {start!r} to {end!r}")
+        stop = _end_of(start, end)
         if self._fixed is not None and start < stop and stop > self._fixed.shared:
             return False
         return self._log.bitfield.count(start, stop) == stop - start
@@ -167,6 +179,7 @@ class Feed(FeedSession):
                 ),
                 f"byte {offset}",
                 limit,
+                keeps=0 if fixed is None else fixed.length,
             )
         block, within = found
         return block, within
@@ -181,21 +194,32 @@ class Feed(FeedSession):
         """The blocks `start` to before `end`, or the pieces of the bytes of that range.
 
         Without `end` up to the length that the log has now. What is not here is fetched ahead.
+        All of it is of one history: `BlockNotAvailable` when the log is cut meanwhile and blocks of
+        the range with it. Raises `FrozenError` for a block that is not here of a frozen log.
         """
         self._check_open()
         if by == "blocks":
-            return read_blocks(self, start, self.length if end is None else end)
+            stop = self.length if end is None else end
+            check_range(start, stop)
+            return read_blocks(self, start, stop, fork=self.fork)
         if by == "bytes":
-            return read_bytes(self, start, self.byte_length if end is None else end)
+            stop = self.byte_length if end is None else end
+            check_range(start, stop, "bytes")
+            return read_bytes(self, start, stop, fork=self.fork)
         raise UsageError(f"a log is read by blocks or by bytes, not by {by!r}")
 
     def live(self, start: int = 0) -> AsyncIterator[bytes]:
         """The blocks from `start` on, then each new one as it comes; ends with the session.
 
         When the log is cut below what was given out already, the blocks that come in place of the
-        old ones follow (`listen` tells of the cut before).
+        old ones follow, from `start` on (`listen` tells of the cut before). A snapshot ends after
+        its last block; a frozen log with `FrozenError`.
         """
         self._check_open()
+        if not isinstance(start, int) or start < 0:
+            raise UsageError(f"blocks are numbered from 0, not {start!r}")
+        if self._fixed is not None:
+            return read_blocks(self, start, max(start, self.length), fork=self.fork)
         return read_live(self, start)
 
     async def update(self, *, wait: bool | None = None, timeout: float | None = _UNSET) -> bool:
@@ -239,7 +263,7 @@ class Feed(FeedSession):
         self._check_open()
         log, fixed = self._log, self._fixed
         wanted = self.length if length is None else length
-        if not 0 <= wanted <= self.length:
+        if not isinstance(wanted, int) or not 0 <= wanted <= self.length:
             raise UsageError(f"a log of {self.length} blocks has no hash for {wanted!r}")
         if fixed is not None and wanted == fixed.length:
             return tree_hash(fixed.roots)
@@ -267,24 +291,31 @@ class Feed(FeedSession):
         """
         self._check_open()
         if blocks is not None:
-            parts = runs_of(blocks)
+            parts = runs_of(_checked_numbers(blocks))
         else:
             stop = (self.length or -1) if end is None else end
             parts = [(start, None if stop == -1 else stop)]
         for first, last in parts:
-            if first < 0 or (last is not None and last < first):
-                raise UsageError(f"not a range of blocks: {first} to {last}")
+            check_range(first, LAST_BLOCK if last is None else last)
         download = Download(self._opened, parts, linear=linear, on_end=self._downloads.discard)
         if not download.finished:
             self._downloads.add(download)
         return download
 
     def verify(self) -> Verification:
-        """Rehash every block that is here against the signature; see `Verification`."""
+        """Rehash every block that is here against the signature; see `Verification`.
+
+        `BlockNotAvailable` in a snapshot some of whose blocks were replaced.
+        """
         self._check_open()
+        self._check_kept(self.length)
         self._opened.flush()
         verification = Verification(
-            self._log, self._opened.host.tasks, on_end=self._verifications.discard
+            self._log,
+            self._opened.host.tasks,
+            length=self.length,
+            fork=self.fork,
+            on_end=self._verifications.discard,
         )
         self._verifications.add(verification)
         return verification
@@ -340,20 +371,21 @@ class Feed(FeedSession):
         """
         return self.session(snapshot=True, writable=False)
 
-    # For `live`
+    # For `live` and `read`
 
-    def follow(self, follower: Follower) -> None:
+    def follow(self, follower: Follower | RangeReader) -> None:
         """Tell `follower` when the log is cut."""
         self._cuts.add(follower.cut)
 
-    def unfollow(self, follower: Follower) -> None:
+    def unfollow(self, follower: Follower | RangeReader) -> None:
         """Tell it no more."""
         self._cuts.discard(follower.cut)
 
-    async def get_next(self, follower: Follower) -> bytes | None:
+    async def get_next(self, follower: Follower | RangeReader) -> bytes | None:
         """The block at the place of `follower`; None when the log was cut before it came."""
         self._check_open()
         index = follower.position
+        self._check_index(index)
         stored = self._log.block(index)
         if stored is None:
 
@@ -364,7 +396,8 @@ class Feed(FeedSession):
                 )
 
             try:
-                stored = await self._ask(ask, f"block {index}", None)
+                limit = None if follower.endless else self._options.timeout
+                stored = await self._ask(ask, f"block {index}", limit, keeps=index + 1)
             finally:
                 follower.wake = None
             if stored is None:
@@ -375,7 +408,10 @@ class Feed(FeedSession):
 
     def _stored_form(self, blocks: Buffer | Sequence[Buffer]) -> list[bytes]:
         several = [blocks] if isinstance(blocks, bytes | bytearray | memoryview) else blocks
-        checked = [_checked_block(block) for block in several]
+        if not isinstance(several, Iterable):
+            raise UsageError(f"a block is made of bytes, not {type(blocks).__name__}")
+        most = MAX_BLOCK - self._padding
+        checked = [_checked_block(block, most) for block in several]
         cipher = self._own_cipher()
         if cipher is None:
             return checked
@@ -405,9 +441,29 @@ class Feed(FeedSession):
         raise UsageError(f"cannot {what} to the log {self.key.hex()}: {why}")
 
 
-def _checked_block(block: Any) -> bytes:
+def _checked_block(block: Any, most: int) -> bytes:
     if not isinstance(block, bytes | bytearray | memoryview):
         raise UsageError(f"a block is made of bytes, not {type(block).__name__}")
-    if len(block) > MAX_BLOCK:
-        raise UsageError(f"a block has at most {MAX_BLOCK} bytes, not {len(block)}")
+    size = memoryview(block).nbytes
+    if size > most:
+        what = "a block" if most == MAX_BLOCK else "a block of an encrypted log"
+        raise UsageError(f"{what} has at most {most} bytes, not {size}")
     return bytes(block)
+
+
+def _end_of(start: int, end: int | None) -> int:
+    """Where a range ends that is one block when no end was given."""
+    stop = start + 1 if end is None and isinstance(start, int) else end
+    check_range(start, stop)
+    assert stop is not None  # noqa: S101  it is a number
+    return stop
+
+
+def _checked_numbers(blocks: Any) -> list[int]:
+    if not isinstance(blocks, Iterable):
+        raise UsageError(f"which blocks: their numbers, not {blocks!r}")
+    numbers = list(blocks)
+    for number in numbers:
+        if not isinstance(number, int):
+            raise UsageError(f"a block has a number from 0 on, not {number!r}")
+    return numbers

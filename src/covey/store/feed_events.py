@@ -103,7 +103,7 @@ class RequestRefused:
 class ConflictFound:
     """The writer signed two histories of `length` blocks on one fork: the log is frozen.
 
-    `peer` showed the second one; None when that was known when the log was opened.
+    `peer` showed the second one; None when it is gone already.
     """
 
     length: int

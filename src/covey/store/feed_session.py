@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from covey.closing import Closing
@@ -77,7 +77,8 @@ class FeedSession:
         self._options = options
         self.active = options.active
         self._events: EventStream[FeedEvent] | None = None
-        self._waiting: set[Callable[[Any], None]] = set()
+        self._waiting: dict[Callable[[Any], None], int] = {}
+        """What waits, and how many of the first blocks must stay what they are for it."""
         self._cuts: set[Callable[[int], None]] = set()
         self._downloads: set[Download] = set()
         self._verifications: set[Verification] = set()
@@ -184,8 +185,22 @@ class FeedSession:
 
     @property
     def progress(self) -> FeedProgress:
-        """How far the log is here, and how fast blocks move, at this moment."""
-        return self._opened.progress
+        """How far the log is here, and how fast blocks move, at this moment.
+
+        In a snapshot what is counted is its own blocks; what moves is the log's.
+        """
+        whole, fixed = self._opened.progress, self._fixed
+        if fixed is None:
+            return whole
+        have = self._log.bitfield.count(0, min(fixed.length, fixed.shared))
+        return replace(
+            whole,
+            have=have,
+            total=fixed.length,
+            verified=have,
+            contiguous=self.contiguous_length,
+            byte_length=fixed.byte_length,
+        )
 
     @property
     def opened(self) -> bool:
@@ -205,10 +220,12 @@ class FeedSession:
 
     def listen(self, *, backlog: int | None = None) -> Subscription[FeedEvent]:
         """What happens to the log from now on; ends with the session."""
+        self._check_open()
         return self._stream().listen(backlog=backlog)
 
     def subscribe(self, callback: Callable[[FeedEvent], object]) -> Callable[[], None]:
         """Call `callback` with each event as it happens; returns the function that stops that."""
+        self._check_open()
         return self._stream().subscribe(callback)
 
     def publish(self, event: FeedEvent) -> None:
@@ -216,6 +233,7 @@ class FeedSession:
         if isinstance(event, feed_events.Truncated):
             if self._fixed is not None:
                 self._fixed.shared = min(self._fixed.shared, event.length)
+                self._give_up_replaced(self._fixed.shared)
             for cut in tuple(self._cuts):
                 cut(event.length)
         if self._events is not None:
@@ -224,20 +242,27 @@ class FeedSession:
     def _stream(self) -> EventStream[FeedEvent]:
         if self._events is None:
             self._events = EventStream(backlog=self._opened.host.limits.event_backlog)
-            if self._ended:
-                self._events.close()
         return self._events
 
     # Waiting
+
+    def _give_up_replaced(self, shared: int) -> None:
+        """What would come now for blocks from `shared` on is of another history."""
+        for settle, length in tuple(self._waiting.items()):
+            if length > shared:
+                settle(self._replaced(shared))
 
     async def _ask(
         self,
         make: Callable[[Callable[[Any], None]], Ticket],
         what: str,
         timeout: float | None,
+        *,
+        keeps: int = 0,
     ) -> Any:
         """What a ticket brings; `make` gets the function that its `done` is to be.
 
+        In a snapshot it is given up when one of the first `keeps` blocks is replaced.
         Raises what it brings when that is an error, `FeedTimeout`, and `ClosedError` when the
         session is closed meanwhile.
         """
@@ -247,7 +272,7 @@ class FeedSession:
             if not answer.done():
                 answer.set_result(result)
 
-        self._waiting.add(settle)
+        self._waiting[settle] = keeps
         ticket: Ticket | None = None
         try:
             ticket = make(settle)
@@ -256,7 +281,7 @@ class FeedSession:
         except TimeoutError as error:
             raise FeedTimeout(f"no peer brought {what} within {timeout:g} s") from error
         finally:
-            self._waiting.discard(settle)
+            self._waiting.pop(settle, None)
             if ticket is not None:
                 ticket.cancel()
                 self._opened.touch()
@@ -286,9 +311,13 @@ class FeedSession:
     def _check_kept(self, length: int) -> None:
         """The first `length` blocks must still be those of this snapshot."""
         if self._fixed is not None and length > self._fixed.shared:
-            raise BlockNotAvailable(
-                f"blocks from {self._fixed.shared} on were replaced after this snapshot was made"
-            )
+            raise self._replaced(self._fixed.shared)
+
+    @staticmethod
+    def _replaced(shared: int) -> BlockNotAvailable:
+        return BlockNotAvailable(
+            f"blocks from {shared} on were replaced after this snapshot was made"
+        )
 
     def _own_cipher(self) -> BlockCipher | None:
         key = self._options.encryption_key

@@ -42,12 +42,18 @@ class Verification:
     """
 
     def __init__(
-        self, log: Log, tasks: OwnedTasks, *, on_end: Callable[[Verification], object]
+        self,
+        log: Log,
+        tasks: OwnedTasks,
+        *,
+        length: int,
+        fork: int,
+        on_end: Callable[[Verification], object],
     ) -> None:
         self._log = log
         self._on_end = on_end
         self._error: CoveyError | None = None
-        self._report = VerifyReport(log.length, log.fork, log.bitfield.count(0, log.length))
+        self._report = VerifyReport(length, fork, log.bitfield.count(0, length))
         self._view = LiveView(lambda: self._report)
         self._task = tasks.spawn(self._run(), f"covey verify {log.key.hex()[:16]}")
         self._task.add_done_callback(self._over)
@@ -79,6 +85,8 @@ class Verification:
             raise self._error
         if self._task.cancelled():
             raise ClosedError("the feed is closed")
+        if (unexpected := self._task.exception()) is not None:
+            raise unexpected
         return self._report
 
     async def _run(self) -> None:
@@ -89,15 +97,21 @@ class Verification:
 
     async def _look(self) -> None:
         hashed = steps = 0
-        step: Progress | None = None
+        shown: Progress | None = None
         for step in self._log.verify_all():
+            # A snapshot tells of its own blocks; the rest leads to the roots that are signed.
+            if step.blocks <= self._report.length:
+                shown = step
+            elif shown is None or shown.blocks < self._report.length:
+                length = self._report.length
+                shown = Progress(length, length, 0 if shown is None else shown.bytes)
             steps += 1
             if steps == STEPS or step.bytes - hashed >= STEP_BYTES:
                 steps, hashed = 0, step.bytes
-                self._show(step)
+                self._show(shown)
                 await asyncio.sleep(0)  # others go on: a log may take minutes
-        if step is not None:
-            self._show(step)
+        if shown is not None:
+            self._show(shown)
 
     def _show(self, step: Progress) -> None:
         self._report = replace(self._report, checked=step.blocks, bytes=step.bytes)
