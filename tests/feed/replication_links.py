@@ -10,7 +10,7 @@ from typing import Any
 from covey.errors import ProtocolError, StoreError
 from covey.feed.hashes import Node
 from covey.feed.log import Log
-from covey.feed.log_changes import Changes, Head
+from covey.feed.log_changes import Changes, Head, Hints
 from covey.feed.manifest import Manifest, default_manifest
 from covey.feed.messages import MESSAGE_CODECS, NoData
 from covey.feed.replication_events import ChannelDone, ChannelWanted, Event
@@ -32,6 +32,7 @@ class DictRecords:
         self.pages: dict[int, bytes] = {}
         self.manifest: Manifest | None = None
         self.frozen = False
+        self.hints: Hints | None = None
         self.commits = 0
         self.failing = False
 
@@ -68,6 +69,7 @@ class DictRecords:
         self.nodes.update((node.index, node) for node in changes.nodes)
         self.pages.update(changes.pages)
         self.head = changes.head or self.head
+        self.hints = changes.hints or self.hints
         self.manifest = changes.manifest or self.manifest
         self.frozen = self.frozen if changes.frozen is None else changes.frozen
 

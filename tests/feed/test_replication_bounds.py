@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from covey.feed.messages import BlockRequest, NoData, Range, Request, Sync, UpgradeData
+from covey.feed.messages import (
+    BitfieldWords,
+    BlockRequest,
+    NoData,
+    Range,
+    Request,
+    Sync,
+    UpgradeData,
+)
 from covey.feed.replication_blocks import (
     RANGES_PER_TURN,
     SPARE_CANDIDATES,
@@ -14,7 +22,7 @@ from covey.feed.replication_blocks import (
 from covey.feed.replication_choices import MAX_BACKOFFS, REQUEST_TIMEOUT, SWAP_AFTER, swap_limit
 from covey.feed.replication_download import MAX_UPGRADE_REST
 from covey.feed.replication_events import ChannelWanted, InvalidData
-from covey.feed.replication_peer import DATA, NO_DATA, RANGE, REQUEST, SYNC, WANT
+from covey.feed.replication_peer import BITFIELD, DATA, NO_DATA, RANGE, REQUEST, SYNC, WANT
 from covey.feed.replication_wants import WANT_BATCH
 from tests.feed.replication_links import Link, Side, pass_time, run
 from tests.feed.test_replicator import assert_same, numbered, sent
@@ -140,6 +148,27 @@ def test_no_news_is_not_said_while_a_peer_has_not_heard_of_our_head() -> None:
     assert not answers
     link.inject(reader, SYNC, Sync(0, 8, 8, False, True, True, True, False))
     assert answers == [False]
+
+
+def test_the_most_that_a_peer_has_from_the_first_block_on_is_kept_as_a_hint() -> None:
+    writer, reader = Side.of(*numbered(8)), Side()
+    link = Link(writer, reader)
+    run(link)
+    assert reader.log.remote_contiguous_length == 8
+    assert writer.log.remote_contiguous_length == 0, "the other holds no block"
+    link.inject(writer, RANGE, Range(False, 1, 2))
+    assert writer.log.remote_contiguous_length == 0
+    link.inject(writer, BITFIELD, BitfieldWords(0, b"\x0f\0\0\0"))
+    assert writer.log.remote_contiguous_length == 4
+    link.inject(writer, RANGE, Range(False, 0, 1 << 52))
+    assert writer.log.remote_contiguous_length == 8, "no more than there is"
+    writer.log.append([b"more"])
+    run(link)
+    assert writer.log.remote_contiguous_length == 9
+    assert reader.log.remote_contiguous_length == 9
+    writer.log.truncate(3)
+    assert writer.log.remote_contiguous_length == 3
+    assert writer.records.hints == (3, 3), "it is stored with what it is about"
 
 
 def test_what_a_peer_let_lie_is_asked_of_another_first() -> None:

@@ -382,6 +382,7 @@ class Log(LogState):
         authority = self.authority if manifest is None else Authority(self.key, manifest)
         pages, emptied = without_range(self.bitfield, shared, LAST)
         contiguous = min(self.contiguous_length, shared)
+        self.remote_contiguous_length = min(self.remote_contiguous_length, shared)
         self._commit(
             Changes(
                 deleted_blocks=[(shared, LAST)],

@@ -123,6 +123,7 @@ class Conversation:
         start, words = message
         peer.stalled = False
         peer.claims.bitfield(start, words, max(peer.remote.length, self._log.length))
+        self.note_contiguous(peer, start)
         self._downloads.pool.see_again(peer, start, start + 8 * len(words))
         self._downloads.fill(peer, now)
         self._replicator.settle(now)
@@ -133,6 +134,7 @@ class Conversation:
         peer.claims.range(start, length, drop, max(peer.remote.length, self._log.length))
         if not drop:
             peer.stalled = False
+            self.note_contiguous(peer, start)
             self._downloads.pool.see_again(peer, start, start + length)
             self._downloads.fill(peer, now)
         self._replicator.settle(now)
@@ -141,6 +143,13 @@ class Conversation:
         """A message for whoever uses the log."""
         name = peer.hear_extension(message)
         self._replicator.publish(ExtensionReceived(peer, name, message.payload))
+
+    def note_contiguous(self, peer: ReplicationPeer, start: int = 0) -> None:
+        """Keep what the peer claims from block 0 on, if it is the most; `start`: that is new."""
+        log = self._log
+        known = log.remote_contiguous_length
+        if start <= known < log.length and peer.remote.fork == log.fork:
+            log.remote_contiguous_length = max(known, min(peer.claims.contiguous, log.length))
 
     def consider_fork(self, peer: ReplicationPeer) -> None:
         """Look into a higher fork of the peer."""

@@ -38,6 +38,8 @@ class LogWatch:
                 self._downloads.pool.held(start, length)
                 self._downloads.pool.head_grew()
                 self._head_changed()
+                for peer in self._replicator.peers:
+                    self._replicator.conversation.note_contiguous(peer)
             case Truncated(length, _, old_length):
                 self._downloads.recall_all()
                 self._downloads.pool.gone(length, old_length)
