@@ -150,6 +150,24 @@ async def test_a_writer_that_signed_two_histories_is_told(
     assert "frozen" in there.good("log", "info", key).decode()
 
 
+async def test_an_append_to_a_log_that_froze_meanwhile_tells_why(
+    here: Store, tmp_path: Path
+) -> None:
+    here.new(lines=3)
+    twin = Store(tmp_path / "twin")
+    shutil.copytree(here.folder, twin.folder)
+    here.good("log", "append", "diary", data=numbered(1, 3))
+    twin.good("log", "append", "diary", data=b"another\nstory\n")
+    async with twin.writer() as other, here.writer(*await seeding(other)) as writer:
+        await writer.until_output(b'"type":"conflict"')
+        writer.write(b"more\n", end=True)
+        assert await writer.end() == 1
+    (failed,) = outputs(writer, "failed")
+    assert "is frozen: its writer signed two histories" in failed["message"]
+    (appended,) = outputs(writer, "appended")
+    assert (appended["blocks"], appended["length"]) == (0, 4)
+
+
 @pytest.mark.parametrize("length", [3, 5])
 async def test_a_log_that_is_cut_while_it_is_printed_ends_cat(length: int, there: Store) -> None:
     """Five blocks are printed, the sixth is missing: what comes in its place is not printed."""

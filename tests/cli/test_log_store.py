@@ -148,6 +148,12 @@ def test_listing_makes_no_store(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+def test_seeding_all_logs_makes_no_store(tmp_path: Path) -> None:
+    folder = tmp_path / "typo"
+    assert f"there is no log in {folder}" in Store(folder).refused("seed")
+    assert not folder.exists()
+
+
 def test_a_store_that_lost_its_file_is_still_one(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert not is_store(tmp_path)

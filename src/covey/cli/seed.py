@@ -24,7 +24,9 @@ from covey.cli.log_presence import Presence
 from covey.cli.log_progress import blocks_text
 from covey.cli.log_store import (
     KEY,
+    default_store,
     find_log,
+    is_store,
     log_named,
     names_by_key,
     open_store,
@@ -87,6 +89,9 @@ async def seed(
     duration: float | None = None,
 ) -> None:
     """Seed until `duration` is over; see `command`."""
+    path = folder or default_store()
+    if not logs and not is_store(path):
+        raise _no_log(path)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             open_store(folder, active=True, wanted=_first_named(logs))
@@ -103,6 +108,13 @@ async def seed(
             async with asyncio.timeout(duration):
                 await asyncio.get_running_loop().create_future()
     output.event("left", f"stopped seeding {_logs_text(len(seeded))}")
+
+
+def _no_log(path: object) -> CommandError:
+    return CommandError(
+        f"there is no log in {path}",
+        hint="`covey seed KEY` brings one from its peers; `covey log new NAME` makes one",
+    )
 
 
 def _first_named(logs: Sequence[str]) -> str | None:
@@ -122,10 +134,7 @@ async def _find_all(store: Basestore, logs: Sequence[str]) -> list[Seeded]:
         for discovery_key in await store.list():
             found[discovery_key] = await store.get(discovery_key=discovery_key)
     if not found:
-        raise CommandError(
-            f"there is no log in {store.path}",
-            hint="`covey seed KEY` brings one from its peers; `covey log new NAME` makes one",
-        )
+        raise _no_log(store.path)
     return [Seeded(feed, names.get(discovery_key, "")) for discovery_key, feed in found.items()]
 
 
