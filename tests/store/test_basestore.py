@@ -387,3 +387,10 @@ async def test_logs_that_were_left_take_no_memory() -> None:
         del feed
         gc.collect()
         assert sys.getsizeof(store._root.logs) < 10_000
+
+
+async def test_what_open_logs_remember_of_their_trees_has_one_bound() -> None:
+    async with Basestore() as store:
+        feeds = [await store.get(f"log {number}") for number in range(3)]
+        memories = {id(feed._log._cache._memory) for feed in feeds}
+        assert len(memories) == 1

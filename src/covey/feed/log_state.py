@@ -6,7 +6,6 @@ How it changes is in `covey.feed.log`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
 
 from covey.errors import StoreError, UsageError, VerifyError
 from covey.feed import tree
@@ -16,12 +15,10 @@ from covey.feed.log_audit import Progress, rehash
 from covey.feed.log_changes import Head, Hints, LogRecords
 from covey.feed.log_events import Teller
 from covey.feed.log_pages import read_pages
-from covey.feed.log_staging import NodeCache, Staging, Writing
+from covey.feed.log_staging import NodeCache, NodeMemory, Staging, Writing
 from covey.feed.manifest import Manifest
 from covey.feed.signatures import Authority
 from covey.keys import KeyPair, discovery_key
-
-_CACHED_NODES: Final = 2048  # some 600 KiB for a log in full use; an idle one has none
 
 
 class LogState:
@@ -29,7 +26,8 @@ class LogState:
 
     `key` names it and `manifest` says who may sign (None: unknown, or a compat log). With the
     `key_pair` of a signer it is `writable`. `head`, `pages`, `frozen` and `hints` are what was
-    stored. Raises `StoreError` when they do not fit together, or not to the nodes in `records`.
+    stored; `memory` is shared with other logs. Raises `StoreError` when they do not fit together,
+    or not to the nodes in `records`.
 
     Attributes: `key`, `discovery_key`, `authority`, `key_pair`, `fork`, `length`, `byte_length`,
     `roots` (left to right), `signature` of the head, `tree_hash`, `bitfield` (blocks held; only
@@ -74,6 +72,7 @@ class LogState:
         pages: Mapping[int, bytes] | None = None,
         frozen: bool = False,
         hints: Hints | None = None,
+        memory: NodeMemory | None = None,
     ) -> None:
         self._records = records
         self.key = key
@@ -83,7 +82,7 @@ class LogState:
         self.frozen = frozen
         self._staging = Staging()
         self._writing: Writing | None = None  # what was staged and is being stored beside
-        self._cache = NodeCache(_CACHED_NODES)
+        self._cache = NodeCache(memory or NodeMemory())
         self._teller = Teller()
         self.on_change = self._teller.listeners
         self._doubtful = False

@@ -13,6 +13,7 @@ from covey.feed.hashes import Node
 from covey.feed.log import Log
 from covey.feed.log_changes import LAST, Changes, Hints, Span
 from covey.feed.log_changes import Head as LogHead
+from covey.feed.log_staging import NodeMemory
 from covey.keys import KeyPair
 from covey.store.records import (
     Auth,
@@ -186,11 +187,12 @@ def open_log(
     *,
     key_pair: KeyPair | None = None,
     clock: Callable[[], int] = wall_clock,
+    memory: NodeMemory | None = None,
 ) -> Log:
     """The log number `core` of a store, whose `Auth` is there already.
 
-    `key_pair` signs instead of the one that is stored with the log, if any. Raises `StoreError`
-    for a log that is damaged.
+    `key_pair` signs instead of the one that is stored with the log, if any; `memory` is that of all
+    logs of the store. Raises `StoreError` for a log that is damaged.
     """
     records = StoredRecords(storage, core, clock=clock)
     auth = records.auth
@@ -204,6 +206,7 @@ def open_log(
             pages=records.pages(),
             frozen=auth.frozen,
             hints=records.hints(),
+            memory=memory,
         )
     except VerifyError as error:
         raise StoreError(f"the log {auth.key.hex()} is damaged: {error}") from error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from covey.errors import ClosedError, StoreError, UsageError
 from covey.events import EventStream
+from covey.feed.log_staging import NodeMemory
 from covey.feed.manifest import Manifest
 from covey.feed.signatures import Authority
 from covey.keys import KeyPair
@@ -90,6 +91,7 @@ class StoreRoot:
         self.events: EventStream[StoreEvent] = EventStream(backlog=settings.limits.event_backlog)
         self.tasks = OwnedTasks(logger)
         self.writer = Writer()
+        self._nodes = NodeMemory()
         self.closed = False
         self._storage = storage
         self._clock = clock
@@ -283,7 +285,7 @@ class StoreRoot:
 
     def _open(self, core: int) -> OpenLog:
         auth = self._auth(core)
-        opened = OpenLog(self, core, auth, open_log(self.storage, core))
+        opened = OpenLog(self, core, auth, open_log(self.storage, core, memory=self._nodes))
         self.logs[auth.discovery_key] = opened
         opened.look_idle()
         self.events.publish(FeedOpened(auth.key, auth.discovery_key))
