@@ -206,6 +206,14 @@ def test_a_claimed_node_is_proven_by_the_answer_from_below_it() -> None:
     assert search.writer.nodes[17] in reorg.nodes
 
 
+def test_a_node_that_came_with_one_of_ours_as_its_sibling_is_proven_at_once() -> None:
+    # The writer grew from 7 to 8 blocks while it was asked for 7: the leaf of block 7 is additional.
+    search = fork_of(40, 7, 1)
+    reorg = search.start(7)
+    assert reorg.shared == 7
+    assert search.writer.nodes[14] in reorg.nodes
+
+
 def test_a_lie_about_the_size_of_a_node_that_is_ours_is_refused() -> None:
     search = fork_of(16, 5, 11)
     reorg = search.start()

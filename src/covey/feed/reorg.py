@@ -63,10 +63,12 @@ class Reorg:
         self.shared: int | None = None
         self._length = length
         self._get_node = get_node
-        self._nodes = {node.index: node for node in verified.nodes}
+        pairs = list(zip(verified.claimed[::2], verified.claimed[1::2], strict=True))
+        proven, claimed = settle(pairs, get_node)  # one of a pair may be ours: so is its size
+        self._nodes = {node.index: node for node in (*verified.nodes, *proven)}
         self._known: dict[int, Node] = {}
         self._split: Node | None = None
-        self._learn((*verified.nodes, *verified.claimed))
+        self._learn((*verified.nodes, *proven, *claimed))
         for root in self.head.roots:
             if not self._is_ours(root):
                 self._narrow(root)
