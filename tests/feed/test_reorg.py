@@ -207,7 +207,7 @@ def test_a_claimed_node_is_proven_by_the_answer_from_below_it() -> None:
 
 
 def test_a_node_that_came_with_one_of_ours_as_its_sibling_is_proven_at_once() -> None:
-    # The writer grew from 7 to 8 blocks while it was asked for 7: the leaf of block 7 is additional.
+    # The writer grew from 7 to 8 blocks while it was asked for 7: the last leaf is additional.
     search = fork_of(40, 7, 1)
     reorg = search.start(7)
     assert reorg.shared == 7
