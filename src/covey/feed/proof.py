@@ -85,21 +85,7 @@ def build(
         upgrade = _past_prologue(upgrade, manifest)
     parts = _Parts(request, upgrade, length, get_node)
     parts.collect()
-    block = None
-    hash_part = None
-    if request.block is not None and value is not None:
-        block = BlockData(request.block.index, value, parts.nodes_asked())
-    elif request.hash is not None:
-        hash_part = HashData(request.hash.index, parts.nodes_asked())
-    return Data(
-        request.id,
-        fork,
-        block,
-        hash_part,
-        parts.seek_data(),
-        parts.upgrade_data(signature),
-        asked_manifest,
-    )
+    return parts.data(value, signature, asked_manifest)
 
 
 def _block_path(block: int, levels: int, length: int, get_node: GetNode) -> list[Node]:
@@ -208,6 +194,16 @@ class _Parts:
         if upgrade is None or self.upgrade is None:
             return None
         return UpgradeData(upgrade.start, upgrade.length, self.upgrade, self.additional, signature)
+
+    def data(self, value: bytes | None, signature: bytes | None, manifest: Manifest | None) -> Data:
+        """The answer, once all is collected; `value` is the block asked for."""
+        request, block, hash_part = self._request, None, None
+        if request.block is not None and value is not None:
+            block = BlockData(request.block.index, value, self.nodes_asked())
+        elif request.hash is not None:
+            hash_part = HashData(request.hash.index, self.nodes_asked())
+        seek, upgrade = self.seek_data(), self.upgrade_data(signature)
+        return Data(request.id, request.fork, block, hash_part, seek, upgrade, manifest)
 
     def _node(self, index: int) -> Node:
         node = self._get_node(index)

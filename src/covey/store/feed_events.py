@@ -6,9 +6,10 @@ Source: hypercore 11.37.1 and corestore 7.9.2, their emitters.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from covey.errors import CoveyError
+from covey.feed import log_events
 from covey.feed.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -181,3 +182,18 @@ class FeedMissed:
 
 
 StoreEvent: TypeAlias = FeedOpened | FeedLeft | FeedMissed
+
+
+def of_change(change: Any) -> FeedEvent | None:
+    """What a feed tells of a change of its log; None for one that is told in another way."""
+    match change:
+        case log_events.Appended(length, fork, start):
+            return Appended(length, fork, start)
+        case log_events.Truncated(length, fork, old_length):
+            return Truncated(length, fork, old_length)
+        case log_events.Cleared(start, end):
+            return Cleared(start, end)
+        case log_events.ManifestLearned(manifest):
+            return ManifestLearned(manifest)
+        case _:
+            return None

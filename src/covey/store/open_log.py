@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from covey.errors import ClosedError, CoveyError, FrozenError, StoreError
-from covey.feed import log_events
 from covey.feed import replication_events as told
 from covey.feed.log import Log
 from covey.feed.replication_peer import ReplicationPeer
@@ -370,19 +369,9 @@ class OpenLog:
     # What log and replicator tell
 
     def _changed(self, change: Any) -> None:
-        event: feed_events.FeedEvent
-        match change:
-            case log_events.Appended(length, fork, start):
-                event = feed_events.Appended(length, fork, start)
-            case log_events.Truncated(length, fork, old_length):
-                event = feed_events.Truncated(length, fork, old_length)
-            case log_events.Cleared(start, end):
-                event = feed_events.Cleared(start, end)
-            case log_events.ManifestLearned(manifest):
-                event = feed_events.ManifestLearned(manifest)
-            case _:
-                return
-        self._publish(event)
+        event = feed_events.of_change(change)
+        if event is not None:
+            self._publish(event)
 
     def _told(self, event: told.Event) -> None:
         now = self.host.clock.time()
