@@ -453,10 +453,8 @@ def _checked_block(block: Any, most: int) -> bytes:
 
 def _end_of(start: int, end: int | None) -> int:
     """Where a range ends that is one block when no end was given."""
-    stop = start + 1 if end is None and isinstance(start, int) else end
-    check_range(start, stop)
-    assert stop is not None  # noqa: S101  it is a number
-    return stop
+    check_range(start, start if end is None else end)
+    return start + 1 if end is None else end
 
 
 def _checked_numbers(blocks: Any) -> list[int]:
