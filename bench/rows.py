@@ -163,13 +163,14 @@ def rows(scale: float = 1.0) -> list[Row]:
 
 
 def _log_rows(some: Callable[[int], int]) -> list[Row]:
-    def replicate(blocks: int, size: int) -> TwoProcesses:
+    def replicate(blocks: int, size: int, figure: str = "blocksPerSec") -> TwoProcesses:
         options = {"blocks": some(blocks), "size": size}
         return TwoProcesses(
-            "replicate", "blocksPerSec", "node-replicate.cjs", options, module="bench.covey_log"
+            "replicate", figure, "node-replicate.cjs", options, module="bench.covey_log"
         )
 
     small, large = replicate(20_000, 1024), replicate(2_000, 65_536)
+    reader = replicate(2_000, 65_536, "peakBytes")
     append = Alone("append", "blocksPerSec", {"blocks": some(5_000)})
     batch = Alone("append-batch", "blocksPerSec", {"blocks": some(20_000)})
     opening = Alone("feeds", "firstCoreMs", {"n": some(10_000)})
@@ -183,6 +184,10 @@ def _log_rows(some: Callable[[int], int]) -> list[Row]:
         Row(
             "replicate-large", unit, "2,000 blocks of 64 KiB, the same way",
             large.covey, large.node, at_least=2.0, pairs=3,
+        ),
+        Row(
+            "replicate-memory", "bytes", "the reader of those 2,000 blocks, resident at its peak",
+            reader.covey, reader.node, more_is_better=False, pairs=3,
         ),
         Row(
             "append", unit, "5,000 blocks of 1 KiB, each awaited (ours: each on disk)",

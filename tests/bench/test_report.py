@@ -70,6 +70,7 @@ def test_the_rows_are_those_that_were_promised() -> None:
         "connections": 1.0,
         "replicate-small": 2.0,
         "replicate-large": 2.0,
+        "replicate-memory": None,
         "append": None,
         "append-batch": None,
         "feeds": None,
@@ -80,6 +81,7 @@ def test_the_rows_are_those_that_were_promised() -> None:
     assert not {entry.name for entry in rows() if not entry.more_is_better} ^ {
         "staging",
         "connections",
+        "replicate-memory",
         "feeds",
         "feeds-memory",
     }

@@ -19,7 +19,7 @@ from covey.feed.log_events import (
 )
 from covey.feed.verify import NewHead, Verified
 from covey.keys import KeyPair, discovery_key
-from tests.feed.exchange import fetch, upgrade
+from tests.feed.exchange import fetch, follow_fork, upgrade
 from tests.feed.memory_records import (
     heard,
     numbered,
@@ -141,6 +141,37 @@ class TestReading:
                 each.block(1)
             with pytest.raises(StoreError, match="damaged"):
                 list(each.verify_all())
+
+    def test_a_damaged_block_is_not_served(self) -> None:
+        log, records = writer(*numbered(3))
+        again = reopened(log, records)
+        assert again.served_block(0) == b"block 0"
+        records.blocks[0] = records.blocks[1] = b"other 1"
+        with pytest.raises(StoreError, match="block 1"):
+            again.served_block(1)
+        # Hashed once since it was opened: the peer finds what happened to it afterwards.
+        assert again.served_block(0) == b"other 1"
+        with pytest.raises(StoreError, match="block 0"):
+            again.block(0)
+
+    @pytest.mark.parametrize("rewrite", [False, True])
+    def test_a_block_that_came_back_is_hashed_before_it_is_served(self, rewrite: bool) -> None:
+        log, records = writer(*numbered(3))
+        source, _ = writer(*numbered(3))
+        assert [log.served_block(index) for index in range(4)] == [*numbered(3), None]
+        if rewrite:
+            source.truncate(1)
+            source.append([b"another", b"history"])
+            assert follow_fork(log, source) == 1
+        else:
+            log.clear(1, 3)
+        assert log.served_block(1) is None
+        fetch(log, source, [1])
+        log.flush()
+        records.blocks[1] = b"damaged"
+        with pytest.raises(StoreError, match="block 1"):
+            log.served_block(1)
+
 
     @pytest.mark.parametrize("index", [*range(15), 16])
     def test_every_damaged_node_is_found(self, index: int) -> None:

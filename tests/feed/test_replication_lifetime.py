@@ -328,12 +328,13 @@ def test_a_store_that_fails_at_an_upgrade_leaves_the_log_as_it_was() -> None:
 
 
 def test_a_damaged_block_is_refused_and_said() -> None:
-    writer, reader = Side.of(*numbered(6)), Side()
-    link = Link(writer, reader)
-    run(link)
-    writer.records.blocks[2] = b"rotten"
+    writer, relay, reader = Side.of(*numbered(6)), Side(), Side()
+    relay.replicator.want_range(0, 6)
+    run(Link(writer, relay))
+    relay.records.blocks[2] = b"rotten"
+    link = Link(relay, reader)
     reader.replicator.want_block(2)
     run(link)
     assert not reader.blocks
-    assert writer.told(StoreFailed)
-    assert not any(isinstance(m, Data) and m.block for m in sent(link, writer, DATA))
+    assert relay.told(StoreFailed)
+    assert not any(isinstance(m, Data) and m.block for m in sent(link, relay, DATA))

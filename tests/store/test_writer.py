@@ -165,3 +165,25 @@ def test_a_loop_that_ended_meanwhile_is_not_told() -> None:
     writer.settle()
     assert told == [None]
     writer.close()
+
+
+async def test_who_looks_is_told_at_once_when_it_has_ended_and_nobody_twice() -> None:
+    writer = Writer()
+    told: list[BaseException | None] = []
+    gate, ended = threading.Event(), threading.Event()
+    writer.write(lambda: waits(gate), told.append)
+    writer.look()
+    assert told == []
+    assert writer.writing
+    assert writer._future is not None
+    writer._future.add_done_callback(lambda _future: ended.set())
+    gate.set()
+    waits(ended)
+    writer.look()
+    assert told == [None]
+    assert not writer.writing
+    writer.look()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert told == [None]
+    writer.close()

@@ -92,6 +92,7 @@ class Log(LogState):
         self._set_head(head, batch.roots)
         self._cache.add(batch.nodes)
         self._put_pages(pages, contiguous)
+        self._sound.set_range(start, end, True)
         self._tell(Appended(end, head.fork, start), Stored(list(range(start, end))))
         return end
 
@@ -148,6 +149,7 @@ class Log(LogState):
         self._cache.clear()
         self._revision += 1
         self.bitfield.set_range(start, end, False)
+        self._sound.set_range(start, end, False)
         self._put_pages({}, contiguous)
         self._tell(Cleared(start, end))
         return count
@@ -404,6 +406,7 @@ class Log(LogState):
         self.authority = authority
         self._set_head(head, roots)
         self.bitfield.set_range(shared, old_length, False)
+        self._sound.set_range(shared, old_length, False)
         self.contiguous_length = contiguous
         if manifest is not None:
             self._tell(ManifestLearned(manifest))

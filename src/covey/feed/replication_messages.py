@@ -189,7 +189,7 @@ class Conversation:
                 length=log.length,
                 fork=log.fork,
                 get_node=log.node,
-                get_block=log.block,
+                get_block=log.served_block,
                 signature=log.signature,
                 manifest=None if log.authority.compat else log.manifest,
             )

@@ -63,6 +63,15 @@ class Writer:
             concurrent.futures.wait([self._future])
             self._finish(self._future)
 
+    def look(self) -> None:
+        """If what was being written has been, have its `done` called now.
+
+        The loop would come to it after all that has arrived in its turn, and a thread that could
+        write has nothing to do until then.
+        """
+        if self._future is not None and self._future.done():
+            self._finish(self._future)
+
     def when_free(self, callback: Callable[[], object]) -> None:
         """Call `callback` once when nothing is being written, those that came before first."""
         self._waiting[callback] = None
