@@ -43,7 +43,7 @@ from covey.wire.session import Buffer
 
 MAX_STAGED_BLOCKS: Final = 1024
 """Blocks staged at most: `accept` flushes by itself then, whatever its caller forgot."""
-MAX_STAGED_BYTES: Final = 1 << 24
+MAX_STAGED_BYTES: Final = 3 << 23
 """Bytes of staged blocks at most; a block that is larger is flushed at once."""
 MAX_STAGED_NODES: Final = 1 << 14
 """Nodes staged at most: answers to hash and seek requests bring no blocks."""

@@ -300,9 +300,9 @@ class OpenLog:
 
     def _write(self) -> None:
         """It is time to write what was received: in the thread when it is large."""
-        self._cancel_flush()
         log, writer = self.log, self.host.writer
         writer.look()
+        self._cancel_flush()
         blocks, size = log.staged_blocks, log.staged_bytes
         if self.closed or self._nothing_waits() or not blocks:
             return

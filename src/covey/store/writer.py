@@ -64,13 +64,14 @@ class Writer:
             self._finish(self._future)
 
     def look(self) -> None:
-        """If what was being written has been, have its `done` called now.
+        """If what was being written has been, have its `done` called now, and the next one begin.
 
-        The loop would come to it after all that has arrived in its turn, and a thread that could
+        The loop would come to both after all that has arrived in its turn, and a thread that could
         write has nothing to do until then.
         """
         if self._future is not None and self._future.done():
             self._finish(self._future)
+            self._next()
 
     def when_free(self, callback: Callable[[], object]) -> None:
         """Call `callback` once when nothing is being written, those that came before first."""
