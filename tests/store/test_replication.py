@@ -14,8 +14,8 @@ from covey.limits import Limits
 from covey.store.basestore import Basestore
 from covey.store.feed import Feed
 from covey.store.feed_events import FeedClosed, FeedEvent
+from covey.store.log_writing import FLUSH_BLOCKS
 from covey.store.memory_storage import MemoryStorage
-from covey.store.open_log import FLUSH_BLOCKS
 from tests.store.meeting import blocks_of, happened, met, numbered, place, same, take
 from tests.store.turned_clock import Middle, TurnedClock
 from tests.waiting import PATIENCE, Belongings, turns, until

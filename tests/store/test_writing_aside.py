@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from covey.errors import StoreError
-from covey.store import open_log
+from covey.store import log_writing
 from covey.store.basestore import Basestore
 from covey.store.feed import Feed
 from covey.store.feed_events import FeedEvent
@@ -28,7 +28,7 @@ COUNT = 40
 class Gated(LmdbStorage):
     """Writes of a thread wait for `gate`, and fail where they are told to."""
 
-    __slots__ = ("fails", "gate", "threaded", "waiting")
+    __slots__ = ("fails", "fault", "gate", "threaded", "waiting")
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, sync=False)
@@ -37,6 +37,7 @@ class Gated(LmdbStorage):
         self.waiting = threading.Event()
         self.threaded = 0
         self.fails: set[int] = set()
+        self.fault: Exception | None = None
 
     def write_batch(
         self,
@@ -48,6 +49,8 @@ class Gated(LmdbStorage):
             self.threaded += 1
             self.waiting.set()
             assert self.gate.wait(PATIENCE)
+            if self.fault is not None:
+                raise self.fault
             if self.threaded in self.fails:
                 raise StoreError("no space left on this disk")
         super().write_batch(puts, deletes, range_deletes)
@@ -60,7 +63,7 @@ def large(count: int = COUNT, start: int = 0) -> list[bytes]:
 @pytest.fixture(autouse=True)
 def any_size_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks have to be large still, however few there are."""
-    monkeypatch.setattr(open_log, "ASIDE_BYTES", 1)
+    monkeypatch.setattr(log_writing, "ASIDE_BYTES", 1)
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -165,8 +168,8 @@ async def test_close_waits_for_the_writing_and_keeps_all_that_came(tmp_path: Pat
 async def test_a_writing_that_fails_is_told_and_its_blocks_are_fetched_again(
     tmp_path: Path, fails_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_log, "FLUSH_BYTES", 1 << 20)
-    monkeypatch.setattr(open_log, "RETRY_STORE", 0.01)
+    monkeypatch.setattr(log_writing, "FLUSH_BYTES", 1 << 20)
+    monkeypatch.setattr(log_writing, "RETRY_STORE", 0.01)
     storage = Gated(tmp_path)
     async with Basestore() as first, Basestore(storage=storage) as second, met(first, second):
         writer = await first.get("log")
@@ -189,8 +192,8 @@ async def test_a_writing_that_fails_is_told_and_its_blocks_are_fetched_again(
 async def test_a_disk_slower_than_the_peers_is_not_asked_for_too_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_log, "FLUSH_BYTES", 1 << 19)
-    monkeypatch.setattr(open_log, "HOLD_BYTES", 1 << 20)
+    monkeypatch.setattr(log_writing, "FLUSH_BYTES", 1 << 19)
+    monkeypatch.setattr(log_writing, "HOLD_BYTES", 1 << 20)
     storage = Gated(tmp_path)
     async with Basestore() as first, Basestore(storage=storage) as second, met(first, second):
         writer = await first.get("log")
@@ -231,6 +234,63 @@ async def test_logs_of_one_store_write_in_turns(tmp_path: Path) -> None:
             for download in downloads:
                 await download.done()
         assert [reader.contiguous_length for reader in readers] == [COUNT, COUNT, 20]
+
+
+async def by_a_clear(reader: Feed) -> None:
+    await reader.clear(0)
+
+
+async def by_the_log(reader: Feed) -> None:
+    """As `accept` does it when too much is staged."""
+    reader._log.flush()
+    reader._opened.touch()
+
+
+@pytest.mark.parametrize("written", [by_a_clear, by_the_log])
+async def test_a_log_that_was_held_back_goes_on_however_its_blocks_were_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    written: Callable[[Feed], Awaitable[None]],
+) -> None:
+    monkeypatch.setattr(log_writing, "HOLD_BYTES", 1 << 20)
+    storage = Gated(tmp_path)
+    async with Basestore() as first, Basestore(storage=storage) as second, met(first, second):
+        other, writer = await first.get("other"), await first.get("log")
+        await other.append(large())
+        await writer.append(large(400))
+        slow, reader = await second.get(other.key), await second.get(writer.key)
+        await slow.update(wait=True)
+        await reader.update(wait=True)
+        storage.gate.clear()
+        slow.download(0, COUNT)
+        await until(storage.waiting.is_set)
+        done = reader.download(0, 400)
+        pool = reader._opened.replicator.downloads
+        await until(lambda: pool.suspended and not pool.pool.asked)
+        await written(reader)
+        storage.gate.set()
+        async with asyncio.timeout(PATIENCE):
+            await done.done()
+        assert not pool.suspended
+
+
+async def test_a_writing_that_ends_in_a_fault_of_ours_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: faults.append(context.get("exception"))
+    )
+    async with reading(tmp_path) as (storage, _, _, reader):
+        opened = reader._opened
+        opened.writing._hold_back()
+        monkeypatch.setattr(storage, "fault", RuntimeError("a fault of ours"))
+        storage.gate.set()
+        await until(lambda: faults)
+        assert not opened.writing.held_back
+        assert "a fault of ours" in str(faults[0])
+        with pytest.raises(StoreError, match="opened again"):
+            await reader.set_user_data("note", b"value")
 
 
 async def test_small_blocks_are_written_by_the_loop(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from covey.errors import ClosedError, CoveyError, FrozenError, StoreError
+from covey.errors import ClosedError, CoveyError, FrozenError
 from covey.feed import replication_events as told
 from covey.feed.log import Log
 from covey.feed.replication_peer import ReplicationPeer
@@ -21,8 +21,10 @@ from covey.store import feed_events
 from covey.store.clock import Chance, Clock, Timer
 from covey.store.extensions import Extensions
 from covey.store.feed_peer import FeedPeer
+from covey.store.log_writing import LogWriting
 from covey.store.progress import FeedProgress, Meter
 from covey.store.records import Auth
+from covey.store.storage import Storage
 from covey.store.writer import Writer
 
 logger = logging.getLogger("covey.store")
@@ -31,18 +33,6 @@ LINGER: Final = (20.0, 40.0)
 """Seconds, from and to, that a log stays wanted after its last session (`corestore.md` 4)."""
 IDLE: Final = (6.0, 8.0)
 """Seconds after which a log is closed that has neither session nor channel (`corestore.md` 3)."""
-FLUSH_AFTER: Final = 0.05
-"""Seconds at most until received blocks are written; four times the last write when that is less:
-writing then takes a fifth of the time at most."""
-FLUSH_BLOCKS, FLUSH_BYTES = 256, 1 << 20
-"""Received blocks, and bytes in them, that are written at once."""
-ASIDE_BYTES, ASIDE_BLOCK = 512 << 10, 16 << 10
-"""Bytes from which on they are written in a thread, where blocks have so many on average."""
-HOLD_BYTES: Final = 12 << 20
-"""Bytes that wait while others are written from which on nothing more is asked for."""
-
-RETRY_STORE: Final = 5.0
-"""Seconds until blocks are asked for again after the store could not keep any."""
 
 
 class LogHost(Protocol):
@@ -56,6 +46,10 @@ class LogHost(Protocol):
     @property
     def clock(self) -> Clock:
         """Time and timers."""
+
+    @property
+    def storage(self) -> Storage:
+        """Where the records are."""
 
     def attach(self, log: OpenLog, *, again: bool) -> None:
         """Open channels for `log` on every connection that has none.
@@ -114,12 +108,7 @@ class OpenLog:
         self._replicator: Replicator | None = None
         self._timer: Timer | None = None
         self._timer_at = 0.0
-        self._flush_timer: Timer | None = None
-        self._flush_at = 0.0
-        self._flush_took = 0.0
-        self._flush_began = 0.0
-        self._held_back = False
-        self._retry: Timer | None = None
+        self.writing = LogWriting(self)
         self._leaving: Timer | None = None
         self._idle: Timer | None = None
         self._down = Meter(host.clock.time())
@@ -143,6 +132,11 @@ class OpenLog:
             )
             self._replicator.on_event.append(self._told)
             self._tell_wanted(self._replicator)
+        return self._replicator
+
+    @property
+    def replicator_in_use(self) -> Replicator | None:
+        """The replicator, unless none was needed yet."""
         return self._replicator
 
     @property
@@ -256,9 +250,11 @@ class OpenLog:
 
     def touch(self) -> None:
         """Something was done with the replicator: see to its timer and to what is to be written."""
-        replicator = self._replicator
+        replicator, writing = self._replicator, self.writing
         if replicator is None or self.closed:
             return
+        if self.log.staged_blocks or writing.held_back:
+            writing.look(soon=replicator.flush_wanted)
         due = replicator.next_timer()
         if due is not None and (self._timer is None or due < self._timer_at):
             # One that comes too early finds nothing to do: cheaper than moving it each time.
@@ -266,101 +262,14 @@ class OpenLog:
                 self._timer.cancel()
             self._timer_at = due
             self._timer = self.host.clock.call_at(due, self._timer_due)
-        log = self.log
-        if log.staged_blocks:
-            if log.staged_blocks >= FLUSH_BLOCKS or log.staged_bytes >= FLUSH_BYTES:
-                self._write()
-            else:
-                self._plan_flush(soon=replicator.flush_wanted)
-
-    def _plan_flush(self, *, soon: bool) -> None:
-        """Soon is at the end of this turn: what arrived together is written together."""
-        when = self.host.clock.time()
-        if not soon:
-            when += min(4 * self._flush_took, FLUSH_AFTER)
-        if self._flush_timer is not None:
-            if self._flush_at <= when:
-                return
-            self._flush_timer.cancel()
-        self._flush_at = when
-        self._flush_timer = self.host.clock.call_at(when, self._write)
 
     def flush(self) -> None:
         """Write the blocks that were received; those that cannot be are asked for again later."""
-        self._cancel_flush()
-        if self.closed or self._nothing_waits():
-            return
-        self._flush_began = self.host.clock.time()
-        failure: StoreError | None = None
-        try:
-            self.log.flush()
-        except StoreError as error:
-            failure = error
-        self._flushed(failure)
+        self.writing.flush()
 
-    def _write(self) -> None:
-        """It is time to write what was received: in the thread when it is large."""
-        log, writer = self.log, self.host.writer
-        writer.look()
-        self._cancel_flush()
-        blocks, size = log.staged_blocks, log.staged_bytes
-        if self.closed or self._nothing_waits() or not blocks:
-            return
-        if writer.busy:
-            if writer.writing and size >= HOLD_BYTES:
-                self._hold_back()
-            writer.when_free(self._write)
-        elif size < ASIDE_BYTES or size < blocks * ASIDE_BLOCK:
-            self.flush()
-        else:
-            self._write_aside(writer)
-
-    def _write_aside(self, writer: Writer) -> None:
-        self._flush_began = self.host.clock.time()
-        try:
-            work = self.log.begin_flush(writer.settle)
-        except StoreError as error:
-            self._flushed(error)
-            return
-        if work is not None:
-            writer.write(work, self._written)
-
-    def _written(self, error: BaseException | None) -> None:
-        failure: StoreError | None = None
-        try:
-            self.log.end_flush(error)
-        except StoreError as told_error:
-            failure = told_error
-        self._flushed(failure)
-
-    def _flushed(self, failure: StoreError | None) -> None:
-        """What was being written is, or could not be."""
-        held_back, self._held_back = self._held_back, False
-        if failure is not None:
-            self.replicator.store_failed(failure)
-        elif held_back and self._retry is None and self._replicator is not None:
-            self._replicator.resume(self.host.clock.time())
-        self._nothing_waits()
-        self._flush_took = self.host.clock.time() - self._flush_began
-        self.touch()
-
-    def _nothing_waits(self) -> bool:
-        """Whether all that was received is written; then peers that left are done with."""
-        if self.log.staged_blocks or self.log.writing_blocks:
-            return False
+    def all_written(self) -> None:
+        """All that was received is written: peers that left are done with."""
         self._departed.clear()
-        return True
-
-    def _hold_back(self) -> None:
-        """Peers that are faster than the disk are not asked for more than it can take."""
-        if not self._held_back and self._replicator is not None:
-            self._held_back = True
-            self._replicator.downloads.suspended = True
-
-    def _cancel_flush(self) -> None:
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-            self._flush_timer = None
 
     def _timer_due(self) -> None:
         self._timer = None
@@ -415,9 +324,7 @@ class OpenLog:
             case told.StoreFailed(error):
                 logger.warning("%r: the store failed: %s", self, error)
                 self._publish(feed_events.StoreFailed(error))
-                if self._retry is None:
-                    when = self.host.clock.time() + RETRY_STORE
-                    self._retry = self.host.clock.call_at(when, self._try_store_again)
+                self.writing.store_failed(error)
             case told.Conflict(length, fork, peer):
                 self._publish(feed_events.ConflictFound(length, fork, self.peers.get(peer)))
                 why = FrozenError(
@@ -425,11 +332,6 @@ class OpenLog:
                     f"of {length} blocks"
                 )
                 self._end_sessions(why)
-
-    def _try_store_again(self) -> None:
-        self._retry = None
-        self.replicator.resume(self.host.clock.time())
-        self.touch()
 
     def _publish(self, event: feed_events.FeedEvent) -> None:
         for session in tuple(self.sessions):
@@ -486,7 +388,8 @@ class OpenLog:
         for channel in tuple(self.channels.values()):
             channel.close(error)
         self.channels.clear()
-        for timer in (self._timer, self._flush_timer, self._leaving, self._idle, self._retry):
+        self.writing.close()
+        for timer in (self._timer, self._leaving, self._idle):
             if timer is not None:
                 timer.cancel()
         if self._replicator is not None:

@@ -25,6 +25,8 @@ _unpack_item = struct.Struct(">BIQ").unpack
 
 STORE_HEAD: Final = bytes((Kind.STORE, 0))
 """The key of the one `StoreHead`."""
+STORE_TRIAL: Final = bytes((Kind.STORE, 1))
+"""The key of what is written, and deleted at once, to see whether a store that failed works."""
 CORES: Final[KeyRange] = (bytes((Kind.CORE,)), bytes((Kind.CORE + 1,)))
 """The range of all logs by their discovery keys."""
 ALIASES: Final[KeyRange] = (bytes((Kind.ALIAS,)), bytes((Kind.ALIAS + 1,)))
