@@ -186,22 +186,23 @@ def test_a_search_goes_on_with_another_peer() -> None:
     assert_same(reader, writer)
 
 
-def test_growing_meanwhile_starts_the_search_anew() -> None:
+def test_growing_meanwhile_does_not_disturb_the_search() -> None:
     writer, reader = Side.of(*numbered(16)), follower()
     link = Link(writer, reader)
     run(link)
     stale = Side.of(*numbered(16))
     stale.log.append([b"more"])
-    forked = Side.of(*numbered(16))
-    forked.log.truncate(5)
-    forked.log.append(other(11))
-    late, quick = Link(forked, reader), Link(stale, reader)
+    cut = Side.of(*numbered(16))
+    cut.log.truncate(5)
+    cut.log.append(other(11))
+    late, quick = Link(cut, reader), Link(stale, reader)
     while not any(search.reorg for search in reader.replicator.downloads.forks.searches.values()):
         assert late.step()
     while reader.log.length == 16:
         quick.step()
+    assert any(search.reorg for search in reader.replicator.downloads.forks.searches.values())
     run(late, quick)
-    assert_same(reader, forked)
+    assert_same(reader, cut)
 
 
 def test_requests_on_the_old_fork_are_refused() -> None:

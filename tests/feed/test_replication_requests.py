@@ -26,12 +26,6 @@ def test_numbers_start_at_1_and_are_used_again() -> None:
     assert table.answered(0) is None
 
 
-def test_a_number_that_was_not_used_goes_back() -> None:
-    table = RequestTable()
-    table.give_back(table.next_number())
-    assert ask(table) == 1
-
-
 def test_a_cancelled_number_waits_for_a_later_round_trip() -> None:
     table = RequestTable()
     first, second = ask(table), ask(table)

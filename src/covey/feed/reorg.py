@@ -41,12 +41,17 @@ class Wanted(NamedTuple):
 class Reorg:
     """The search for the fork point, one for each fork that a peer offers.
 
-    `head` is signed from the start. While `wanted` is a request, send it to a peer of that fork and
-    give the answer to `receive`. Then `shared` is the number of blocks that stay: everything from
-    there on is to be deleted (`tree.cut_nodes` too), and `nodes` and `head` to be stored, at once.
+    `head` is checked from the start, and `signed` unless it is all prologue: nobody signs the fork
+    of one, so anybody may have made it up. While `wanted` is a request, send it to a peer of that
+    fork and give the answer to `receive`. Then `shared` is the number of blocks that stay:
+    everything from there on is to be deleted (`tree.cut_nodes` too), and `nodes` and `head` to be
+    stored, at once.
     """
 
-    __slots__ = ("_get_node", "_known", "_length", "_nodes", "_split", "head", "manifest", "shared")
+    __slots__ = (
+        "_get_node", "_known", "_length", "_nodes", "_split",
+        "head", "manifest", "shared", "signed",
+    )  # fmt: skip
 
     def __init__(self, data: Data, *, length: int, get_node: GetNode, authority: Authority) -> None:
         """Start with the answer to an upgrade from 0 to the head of the fork.
@@ -60,6 +65,8 @@ class Reorg:
             raise VerifyError("a fork is shown by the upgrade to its head")
         self.head: NewHead = verified.upgrade
         self.manifest: Manifest | None = verified.manifest
+        prologue = (self.manifest or authority).prologue
+        self.signed = prologue is None or self.head.length > prologue.length
         self.shared: int | None = None
         self._length = length
         self._get_node = get_node

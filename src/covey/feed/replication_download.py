@@ -18,7 +18,6 @@ from covey.feed.messages import (
     Request,
     UpgradeRequest,
 )
-from covey.feed.reorg import Reorg
 from covey.feed.replication_blocks import BlockPool
 from covey.feed.replication_choices import MAX_BACKOFFS, REQUEST_TIMEOUT, swap_limit
 from covey.feed.replication_events import Event, InvalidData, ReplicationError, StoreFailed
@@ -56,7 +55,7 @@ class Downloads:
         self.pool = BlockPool(log, peers, below)
         self.paths = Paths(log)
         self.seeks = Seeks(log, self.pool, below)
-        self.forks = Forks(log)
+        self.forks = Forks(log, peers)
         self.upgrading: Outstanding | None = None
         """The one request for a longer head that is under way."""
         self.eager = False
@@ -104,7 +103,11 @@ class Downloads:
             return
         if outstanding.hoped is not None and self._keep(peer, outstanding, data):
             return
-        self._on_answer(peer, outstanding, data)
+        if isinstance(outstanding.work, ForkSearch):
+            peer.table.answered(data.request)
+            self._on_fork_answer(peer, outstanding.work, data, now)
+        else:
+            self._on_answer(peer, outstanding, data)
         if outstanding.waiting:
             self._take_up(peer, outstanding)
         self.fill(peer, now)
@@ -114,9 +117,6 @@ class Downloads:
         peer.table.answered(data.request)
         work = outstanding.work
         if work is not None:
-            if isinstance(work, ForkSearch):
-                self._on_fork_data(peer, work, data)
-                return
             self._work_returned(outstanding)
         if self.upgrading is outstanding:
             self.upgrading = None
@@ -148,12 +148,12 @@ class Downloads:
             if not peer.table.late(message.request) and message.request:
                 self.unasked(peer)
             return
-        self._back_off(peer, outstanding.request, invalid=message.reason == INVALID_REQUEST)
-        self._release((outstanding,))
         work = outstanding.work
-        if isinstance(work, ForkSearch) and self.forks.settled_for(work) and work.reorg:
-            wanted = work.reorg.wanted
-            self._go_over(work.reorg, 0 if wanted is None else wanted.start)
+        if isinstance(work, ForkSearch):
+            self._on_fork_answer(peer, work, None, now)
+        else:
+            self._back_off(peer, outstanding.request, invalid=message.reason == INVALID_REQUEST)
+        self._release((outstanding,))
         if outstanding.waiting:
             self._take_up(peer, outstanding)
         self.fill(peer, now)
@@ -232,10 +232,9 @@ class Downloads:
             peer.cancel(oldest.request.id)
             expired.append(oldest)
             if oldest.request.upgrade is not None or isinstance(oldest.work, ForkSearch):
-                peer.missed_upgrades += 1
-                rest = REQUEST_TIMEOUT * 2.0 ** min(peer.missed_upgrades - 1, 10)
-                peer.upgrade_rest = now + min(rest, MAX_UPGRADE_REST)
-                self.rest_ends = min(self.rest_ends or peer.upgrade_rest, peer.upgrade_rest)
+                self._rest(peer, now)
+            if isinstance(oldest.work, ForkSearch) and peer.missed_upgrades > 1:
+                self.forks.refused(oldest.work, peer)
         if not expired:
             return
         peer.stalled = True
@@ -243,6 +242,13 @@ class Downloads:
         self._stir()
         if peer.table.unanswered > MAX_UNANSWERED:
             raise ReplicationError("it does not answer")
+
+    def _rest(self, peer: ReplicationPeer, now: float) -> None:
+        """Ask a peer for no upgrade or fork for a while: the last one it did not give."""
+        peer.missed_upgrades += 1
+        rest = REQUEST_TIMEOUT * 2.0 ** min(peer.missed_upgrades - 1, 10)
+        peer.upgrade_rest = now + min(rest, MAX_UPGRADE_REST)
+        self.rest_ends = min(self.rest_ends or peer.upgrade_rest, peer.upgrade_rest)
 
     def end_rests(self, now: float) -> None:
         """Peers that let upgrades lie may be asked again when they have rested."""
@@ -334,14 +340,10 @@ class Downloads:
         )
 
     def _ask_fork(self, peer: ReplicationPeer, now: float) -> bool:
-        if peer.remote.fork not in self.forks.searches or now < peer.upgrade_rest:
+        search = self.forks.next(peer, now) if self.forks.searches else None
+        if search is None:
             return False
-        number = peer.table.next_number()
-        found = self.forks.next(peer, number)
-        if found is None:
-            peer.table.give_back(number)
-            return False
-        request, search = found
+        request = self.forks.request(search, peer, peer.table.next_number())
         search.asked = self._send(peer, request, now, search)
         return True
 
@@ -355,27 +357,21 @@ class Downloads:
         peer.tell(REQUEST, request)
         return outstanding
 
-    def _on_fork_data(self, peer: ReplicationPeer, search: ForkSearch, data: Data) -> None:
+    def _on_fork_answer(
+        self, peer: ReplicationPeer, search: ForkSearch, data: Data | None, now: float
+    ) -> None:
+        """The head of a fork, or a hash of its tree; None: the peer does not give it."""
+        search.asked = None
+        self._stir()
         try:
-            finished = self.forks.receive(search, data, peer)
-        except VerifyError as error:
-            self._stir()
-            self.fail(peer, error)
-            return
-        if finished is None:
-            if search.reorg is None:
+            if data is not None and self.forks.receive(search, data, peer):
+                peer.backoffs = 0
+            elif self.forks.refused(search, peer):
+                if search.reorg is None:
+                    self._rest(peer, now)
                 self._back_off(peer, None)
-            self._stir()
-            return
-        self._go_over(finished, finished.shared or 0)
-
-    def _go_over(self, reorg: Reorg, shared: int) -> None:
-        """To the other fork."""
-        self.forks.restart()
-        try:
-            self._log.reorg(reorg.head, reorg.nodes, shared, manifest=reorg.manifest)
-        except StoreError as error:
-            self.store_failed(error)
+        except VerifyError as error:
+            self.fail(peer, error)
 
     def _verify(
         self, peer: ReplicationPeer, data: Data, outstanding: Outstanding
@@ -492,4 +488,4 @@ class Downloads:
         if isinstance(work, SeekTicket):
             self.seeks.returned(work)
         elif isinstance(work, ForkSearch):
-            self.forks.returned(work)
+            work.asked = None

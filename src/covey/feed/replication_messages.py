@@ -163,6 +163,15 @@ class Conversation:
         for peer in self._replicator.peers:
             self.consider_fork(peer)
 
+    def change_fork(self, now: float) -> None:
+        """Go over to a higher fork, once it is known how much of ours stays."""
+        finished = self._downloads.forks.finished(now)
+        if finished is None or self._downloads.suspended or self._log.frozen:
+            return
+        self._downloads.forks.restart()
+        reorg, shared = finished
+        self._log.reorg(reorg.head, reorg.nodes, shared, manifest=reorg.manifest)
+
     def push(self, index: int) -> None:
         """Send a block unasked to all who allow it and lack it."""
         if self._log.has(index):

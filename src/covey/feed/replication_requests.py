@@ -79,10 +79,6 @@ class RequestTable:
         self._highest += 1
         return self._highest
 
-    def give_back(self, number: int) -> None:
-        """The number was not used."""
-        self._free.append(number)
-
     def answered(self, number: int) -> Outstanding | None:
         """Close the request of this number: its answer came. None when there is none."""
         outstanding = self.open.pop(number, None)

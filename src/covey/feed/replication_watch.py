@@ -62,7 +62,6 @@ class LogWatch:
                 self._announcer.sync_all()
 
     def _head_changed(self) -> None:
-        self._downloads.forks.restart()
         self._announcer.head_changed()
         self._downloads.seeks.look_again()
         self._replicator.updates.head_changed()

@@ -275,6 +275,7 @@ class Replicator(Orders):
             return
         self._inside = True
         try:
+            self.conversation.change_fork(now)
             self.conversation.consider_forks()
             self._stirred = False
             # Who let a request lie is asked again only for what nobody else has.
