@@ -9,7 +9,7 @@ import pytest
 from covey.errors import CoveyError, StoreError, UsageError
 from covey.feed.log import Log
 from covey.feed.log_events import Appended, Cleared, Dropped, Frozen, LogEvent, Stored, Truncated
-from tests.feed.exchange import fetch, follow_fork, upgrade
+from tests.feed.exchange import answer, check, fetch, follow_fork, upgrade
 from tests.feed.memory_records import (
     MemoryRecords,
     assert_sound,
@@ -19,7 +19,7 @@ from tests.feed.memory_records import (
     reopened,
     writer,
 )
-from tests.feed.plain_logs import PAIR
+from tests.feed.plain_logs import PAIR, ask
 
 
 class Aside:
@@ -151,7 +151,13 @@ def test_a_change_goes_on_where_the_writing_before_it_failed(
     fetch(log, source, [4])
     events = heard(log)
     records.fail()
-    change(log, source)
+    if change is grow:
+        # It came beside what was lost, and may build on that.
+        with pytest.raises(StoreError, match="builds on"):
+            change(log, source)
+        told = None
+    else:
+        change(log, source)
     (error,) = aside.errors
     assert isinstance(error, StoreError)
     assert events[0] == Dropped([2, 4, 5], error)
@@ -160,6 +166,26 @@ def test_a_change_goes_on_where_the_writing_before_it_failed(
     assert not any(log.has(index) for index in (2, 4, 5))
     if told not in (None, Cleared):
         assert told in map(type, events)
+    assert_sound(log, records)
+    reopened(log, records)
+
+
+def test_what_builds_on_nodes_that_were_lost_meanwhile_is_not_stored() -> None:
+    log, records, source, aside = started(4)
+    source.append([b"more"])
+    # Leaf 10 came as the sibling of block 4: no path is needed, only what is being written.
+    asked = ask(fork=0, block=(5, 0), upgrade=(13, 1))
+    verified = check(log, answer(source, asked))
+    records.fail()
+    with pytest.raises(StoreError, match="builds on"):
+        log.accept(verified)
+    assert len(aside.errors) == 1
+    assert log.length == 13
+    assert not log.staged_blocks
+    assert_sound(log, records)
+    upgrade(log, source)
+    fetch(log, source, [4, 5])
+    log.flush()
     assert_sound(log, records)
     reopened(log, records)
 

@@ -179,11 +179,12 @@ class Log(LogState):
 
         Without an upgrade or a manifest it is staged: `node` and `block` show it, `has` only after
         `flush`. With one, all that is staged is flushed together with it. Raises as `flush`, and
-        `UsageError` for an upgrade that leads nowhere from here.
+        `UsageError` for an upgrade that leads nowhere from here. After an error nothing of
+        `verified` is here, and its block has to be fetched again.
         """
         nodes, block, upgrade, manifest = verified[:4]
-        if upgrade is not None or manifest is not None:
-            self._settle()
+        if (upgrade is not None or manifest is not None) and (failure := self._settle()):
+            raise StoreError("what the answer builds on could not be stored") from failure
         self._check_open()
         if upgrade is not None and (upgrade.fork != self.fork or upgrade.length <= self.length):
             raise UsageError(
@@ -243,6 +244,7 @@ class Log(LogState):
             raise UsageError("no flush was begun")
         if error is None:
             return self._flushed(writing)
+        writing.failure = error
         if not isinstance(error, CoveyError):
             self._doubtful = True
             raise error
@@ -286,13 +288,18 @@ class Log(LogState):
         self._settle()
         self._check_open()
 
-    def _settle(self) -> None:
-        """A flush that goes on beside ends first: one change at a time."""
+    def _settle(self) -> BaseException | None:
+        """A flush that goes on beside ends first: one change at a time. Gives why it failed.
+
+        All that was staged is gone then.
+        """
         writing = self._writing
-        if writing is not None and writing.settle is not None:
-            writing.settle()
-            if self._writing is writing:
-                raise UsageError("a flush was begun, and its end was not told")
+        if writing is None or writing.settle is None:
+            return None
+        writing.settle()
+        if self._writing is writing:
+            raise UsageError("a flush was begun, and its end was not told")
+        return writing.failure
 
     def _check_trust(self, writing: Writing | None = None) -> None:
         """`StoreError` where memory may not be what is stored."""

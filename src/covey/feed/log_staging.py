@@ -53,6 +53,8 @@ class Writing:
     contiguous: int
     settle: Callable[[], object] | None = None
     """Waits for it, where it goes on beside."""
+    failure: BaseException | None = None
+    """Why it could not be stored."""
 
 
 class NodeMemory:
