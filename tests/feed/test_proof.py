@@ -243,6 +243,18 @@ def test_a_seek_stops_where_the_nodes_end(log: PlainLog) -> None:
     assert [node.index for node in seek.nodes] == [9, 13, 3]
 
 
+@pytest.mark.parametrize("missing", [1, 5])
+@pytest.mark.parametrize("offset", range(1, 9))
+def test_a_seek_does_not_go_below_nodes_of_which_one_is_not_here(
+    log: PlainLog, missing: int, offset: int
+) -> None:
+    whole = seek_path(log.build(ask(seek=(offset, 0), upgrade=(0, 11))))
+    del log.nodes[missing]
+    path = seek_path(log.build(ask(seek=(offset, 0), upgrade=(0, 11))))
+    assert whole is not None
+    assert path == ([3, 11] if whole[0] < 7 and whole[0] != 3 else whole)
+
+
 def test_a_seek_below_a_node_whose_place_is_not_known(log: PlainLog) -> None:
     del log.nodes[3]
     with pytest.raises(NotAvailable):

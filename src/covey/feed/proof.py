@@ -305,12 +305,15 @@ class _Parts:
         return self._descend(top, offset, seek.padding)
 
     def _descend(self, node: int, offset: int, padding: int) -> int:
-        """The lowest node that starts at the offset or holds it, as the asker will look for it."""
+        """The lowest node that starts at the offset or holds it, as the asker will look for it.
+
+        Not below nodes of which one is not here: there would be no path from there.
+        """
         if offset == 0:
             return node
         while (pair := flat_tree.children(node)) is not None:
             left = self._get_node(pair[0])
-            if left is None:
+            if left is None or self._get_node(pair[1]) is None:
                 return node
             size = unpadded_size(left, padding)
             if size == offset:
