@@ -179,8 +179,11 @@ async def test_a_writing_that_fails_is_told_and_its_blocks_are_fetched_again(
         reader.subscribe(failures.append)
         await reader.update(wait=True)
         storage.fails = {fails_at}
+        download = reader.download(0, 120)
         async with asyncio.timeout(PATIENCE):
-            await reader.download(0, 120).done()
+            with pytest.raises(StoreError, match="no space left"):
+                await download.done()
+            await download.done()
         assert [event.type for event in failures].count("store-error") == 1
         assert storage.threaded > fails_at
         assert reader._log.writing_blocks == reader._log.staged_blocks == 0
@@ -286,7 +289,7 @@ async def test_a_writing_that_ends_in_a_fault_of_ours_leaves_nobody_waiting(
         opened.writing._hold_back()
         monkeypatch.setattr(storage, "fault", RuntimeError("a fault of ours"))
         storage.gate.set()
-        await until(lambda: faults)
+        await until(lambda: bool(faults))
         assert not opened.writing.held_back
         assert "a fault of ours" in str(faults[0])
         with pytest.raises(StoreError, match="opened again"):

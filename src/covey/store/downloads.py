@@ -49,8 +49,10 @@ class Download:
         self._opened = opened
         self._parts = list(parts)
         self._on_end = on_end
-        self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._error: CoveyError | None = None
+        self._waiters: set[asyncio.Future[CoveyError | None]] = set()
         self._view = LiveView(self._snapshot)
+        self._over = False
         self._left = len(self._parts)
         self._tickets: list[Ticket] = []
         if not self._parts:
@@ -73,7 +75,7 @@ class Download:
     @property
     def finished(self) -> bool:
         """Whether it is over: complete, cancelled, or the feed is closed."""
-        return self._finished.done()
+        return self._over
 
     @property
     def progress(self) -> DownloadProgress:
@@ -83,10 +85,22 @@ class Download:
     async def done(self) -> None:
         """Wait until every block is here.
 
-        Raises `ClosedError` when it was cancelled before, `FrozenError` for a frozen log.
-        A download without end is never done.
+        Raises `ClosedError` when it was cancelled before, `FrozenError` for a frozen log, and
+        `StoreError` when the store fails: the download goes on once the store works again, and may
+        be waited for again. A download without end is never done.
         """
-        await asyncio.shield(self._finished)
+        if not self.finished:
+            self._opened.check_store()
+            waiter: asyncio.Future[CoveyError | None] = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                trouble = await waiter
+            finally:
+                self._waiters.discard(waiter)
+            if trouble is not None:
+                raise trouble
+        if self._error is not None:
+            raise self._error
 
     def cancel(self) -> None:
         """No longer fetch anything for it. Twice is fine."""
@@ -97,6 +111,10 @@ class Download:
         if not self.finished:
             self._end(error)
             self._drop()
+
+    def store_failed(self, error: CoveyError) -> None:
+        """Tell who waits; blocks are asked for again by themselves. For the feed."""
+        self._wake(error)
 
     def __aiter__(self) -> LiveSubscription[DownloadProgress]:
         return self._view.listen()
@@ -121,14 +139,17 @@ class Download:
         self._opened.touch()
 
     def _end(self, error: CoveyError | None) -> None:
-        if error is None:
-            self._finished.set_result(None)
-        else:
-            self._finished.set_exception(error)
-            self._finished.exception()  # nobody has to wait for it
+        self._over = True
+        self._error = error
+        self._wake(None)
         self._view.changed()
         self._view.close()
         self._on_end(self)
+
+    def _wake(self, trouble: CoveyError | None) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(trouble)
 
     def _snapshot(self) -> DownloadProgress:
         log = self._opened.log

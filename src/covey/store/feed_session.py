@@ -236,6 +236,11 @@ class FeedSession:
                 self._give_up_replaced(self._fixed.shared)
             for cut in tuple(self._cuts):
                 cut(event.length)
+        elif isinstance(event, feed_events.StoreFailed):
+            for settle in tuple(self._waiting):
+                settle(event.error)
+            for download in tuple(self._downloads):
+                download.store_failed(event.error)
         if self._events is not None:
             self._events.publish(event)
 
@@ -263,9 +268,10 @@ class FeedSession:
         """What a ticket brings; `make` gets the function that its `done` is to be.
 
         In a snapshot it is given up when one of the first `keeps` blocks is replaced.
-        Raises what it brings when that is an error, `FeedTimeout`, and `ClosedError` when the
-        session is closed meanwhile.
+        Raises what it brings when that is an error, `FeedTimeout`, `ClosedError` when the session
+        is closed meanwhile, and `StoreError` while what comes cannot be kept.
         """
+        self._opened.check_store()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def settle(result: Any) -> None:

@@ -216,6 +216,10 @@ class OpenLog:
         self.touch()
         return ticket
 
+    def check_store(self) -> None:
+        """Raise `StoreError` while the store cannot keep what comes."""
+        self.writing.check_store()
+
     def frozen_error(self) -> FrozenError:
         """Why nothing comes any more."""
         return FrozenError(
