@@ -89,6 +89,12 @@ class Inbox(Generic[M]):
                 result = self._running.popleft()
                 try:
                     await result
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling():
+                        raise
+                    # Not this task was cancelled but one that the handler waited for.
+                    logger.exception("what the handler of an extension waited for was cancelled")
                 except Exception:
                     logger.exception("the handler of an extension failed")
             if not self._waiting:
@@ -99,8 +105,10 @@ class Inbox(Generic[M]):
             self._running.extend(self._deliver(message))
 
     def _worker_ended(self, ended: asyncio.Task[None]) -> None:
-        if not ended.cancelled():
-            return
+        if self._worker is not ended:
+            return  # there was nothing more to do
+        self._worker = None
+        self.drop()
         while self._running:  # nobody will ever await these
             result = self._running.popleft()
             if inspect.iscoroutine(result):
