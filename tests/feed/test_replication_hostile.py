@@ -136,6 +136,40 @@ def test_the_second_failure_closes_the_channel_and_the_key_is_remembered() -> No
     assert sorted(reader.blocks) == [3, 4]
 
 
+def test_a_failure_is_remembered_by_its_key_over_connections() -> None:
+    writer, reader, link = pair_of()
+    link.drops = spoil_blocks(3)
+    reader.replicator.want_block(3)
+    run(link)
+    assert link.peer_of(reader).failures == 1
+    link.cut()
+    assert not reader.replicator.shunned(KEYS[0], 0.0)
+    other = Link(writer, reader, keys=(b"\x03" * 32, KEYS[1]))
+    assert other.peer_of(reader).failures == 0
+    other.cut()
+    link = Link(writer, reader, keys=KEYS)
+    link.drops = spoil_blocks(4)
+    reader.replicator.want_block(4)
+    run(link)
+    assert not link.open, "the second in all"
+    assert reader.replicator.shunned(KEYS[0], 0.0)
+
+
+def test_a_failure_does_not_count_for_ever() -> None:
+    writer, reader, link = pair_of()
+    link.drops = spoil_blocks(3)
+    reader.replicator.want_block(3)
+    run(link)
+    link.cut()
+    for now in (SHUN_TIME / 2, SHUN_TIME - 1):
+        reader.now = now
+        again = Link(writer, reader, keys=KEYS)
+        assert again.peer_of(reader).failures == 1
+        again.cut()
+    reader.now = SHUN_TIME
+    assert Link(writer, reader, keys=KEYS).peer_of(reader).failures == 0
+
+
 def test_another_peer_gives_what_the_bad_one_did_not() -> None:
     writer, reader, link = pair_of()
     link.drops = spoil_blocks(*range(8))

@@ -6,8 +6,18 @@ from typing import Any
 
 import pytest
 
-from covey.feed.messages import BitfieldWords, Range, Unwant, Want
-from covey.feed.replication_peer import BITFIELD, RANGE, REQUEST, SYNC, UNWANT, WANT
+from covey.errors import VerifyError
+from covey.feed.messages import BitfieldWords, Data, NoData, Range, Unwant, Want
+from covey.feed.replication_peer import (
+    BITFIELD,
+    DATA,
+    NO_DATA,
+    RANGE,
+    REQUEST,
+    SYNC,
+    UNWANT,
+    WANT,
+)
 from covey.feed.replication_wants import MAX_WANTS, WANT_BATCH
 from tests.feed.replication_links import Link, Side, run
 from tests.feed.test_replicator import assert_same, numbered, sent
@@ -256,3 +266,94 @@ def test_shorter_peers_are_asked_only_below_what_both_can_prove() -> None:
     run(link)
     assert all(end.peer.invalid_requests == 0 for end in link.ends if end.peer)
     assert link.peer_of(reader).backoffs == 0
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_seek_that_a_peer_cannot_answer_is_asked_without_its_seek_part(answer: bool) -> None:
+    writer, reader = Side.of(*numbered(64)), Side()
+    link = Link(writer, reader)
+    run(link)
+    seeks = set()
+
+    def refuse(sender: Side, kind: int, message: Any) -> Any:
+        if sender is reader and kind == REQUEST and message.seek is not None:
+            seeks.add(message.id)
+        if sender is writer and kind == DATA and message.request in seeks:
+            seeks.remove(message.request)
+            return Data(message.request, 0) if answer else NoData(message.request, 1)
+        return message
+
+    link.drops = refuse
+    found: list[Any] = []
+    reader.replicator.want_seek(200, done=found.append)
+    run(link)
+    assert found == [writer.log.seek(200)]
+    asked = sent(link, reader, REQUEST)
+    assert len([m for m in asked if m.seek is not None]) == 1
+    assert link.peer_of(reader).paused is None
+
+
+def test_a_hash_that_is_refused_is_not_asked_of_that_peer_again() -> None:
+    writer, reader = Side.of(*numbered(64)), Side()
+    link = Link(writer, reader)
+    run(link)
+    link.drops = lambda _sender, kind, message: (
+        NoData(message.request, 1) if kind == DATA and message.hash is not None else message
+    )
+    found: list[Any] = []
+    reader.replicator.want_seek(200, done=found.append)
+    run(link)
+    hashes = [(m.hash.index, m.seek) for m in sent(link, reader, REQUEST) if m.hash]
+    assert len(set(hashes)) == len(hashes)
+    link.cut()
+    other = Link(writer, reader)
+    run(other)
+    assert found == [writer.log.seek(200)]
+
+
+def test_a_relay_that_lacks_one_of_two_nodes_answers_a_seek_with_what_it_has() -> None:
+    writer, relay, reader = Side.of(*numbered(8)), Side(), Side()
+    first = Link(writer, relay)
+    run(first)
+    relay.replicator.want_block(4)
+    run(first)
+    first.cut()
+    relay.records.nodes[1] = writer.records.nodes[1]
+    relay.log._cache.clear()
+    link = Link(relay, reader)
+    reader.replicator.want_seek(23, done=lambda _: None)
+    run(link)
+    asked = sent(link, reader, REQUEST)
+    assert any(m.seek for m in asked)
+    assert not sent(link, relay, NO_DATA)
+    assert len(asked) < 6
+    assert link.peer_of(reader).paused is None
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_who_was_doubted_hears_afterwards_what_it_missed(everything: bool) -> None:
+    writer, relay, reader = Side.of(*numbered(2000)), Side(), Side()
+    links = [Link(writer, relay), Link(writer, reader)]
+    run(*links)
+    links.pop().cut()
+    links.append(Link(reader, relay))
+    run(*links)
+    peer = links[1].peer_of(relay)
+    if everything:
+        links[1].inject(relay, WANT, Want(1, 32, False))
+    links[1].drops = lambda _sender, kind, message: None if kind == DATA else message
+    relay.replicator.downloads.fail(peer, VerifyError("a wrong block"))
+    got: list[Any] = []
+    for index in (0, 3, 1900):
+        reader.replicator.want_block(index, done=got.append)
+    run(*links)
+    for index in (0, 3, 1900):
+        relay.replicator.want_block(index)
+    run(*links)
+    assert peer.paused is not None
+    assert got == []
+    links[1].drops = None
+    links[1].inject(relay, DATA, sent(links[1], reader, DATA)[0])
+    run(*links)
+    assert peer.paused is None
+    assert sorted(got) == [b"block 0", b"block 1900", b"block 3"]

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from covey.feed.intervals import Intervals
-from covey.feed.messages import Range, Sync
+from covey.feed.messages import Range, Sync, Want
 from covey.feed.replication_blocks import BlockPool
 from covey.feed.replication_choices import (
+    LAST_BLOCKS,
     announced,
     askable_end,
     can_upgrade,
@@ -53,11 +54,16 @@ class Announcer:
     def greet(self, peer: ReplicationPeer) -> None:
         """The first messages of a channel: our head, then what we hold from the start."""
         self.sync(peer)
-        contiguous = self._log.contiguous_length
-        if contiguous:
-            if contiguous == self._log.length:
-                peer.complete_told = contiguous
-            peer.tell(RANGE, Range(False, 0, contiguous))
+        self._tell_contiguous(peer)
+
+    def catch_up(self, peer: ReplicationPeer, now: float) -> None:
+        """Tell what was kept back, and refused, while the peer was in doubt."""
+        self._tell_contiguous(peer)
+        log = self._log
+        if log.contiguous_length < log.length:
+            start = 0 if peer.remote_wants.everything else max(log.length - LAST_BLOCKS, 0)
+            newest = Want(start, log.length - start, False)
+            peer.requests.answer_wants([*peer.remote_wants, newest], now)
 
     def sync(self, peer: ReplicationPeer) -> None:
         """Tell our head, and the peer's as we know it."""
@@ -152,6 +158,13 @@ class Announcer:
         for peer in list(self._peers):
             peer.complete_told = min(peer.complete_told, start)
             peer.tell(RANGE, Range(True, start, end - start))
+
+    def _tell_contiguous(self, peer: ReplicationPeer) -> None:
+        contiguous = self._log.contiguous_length
+        if contiguous:
+            if contiguous == self._log.length:
+                peer.complete_told = contiguous
+            peer.tell(RANGE, Range(False, 0, contiguous))
 
     def _announce(self, start: int, end: int) -> None:
         length = self._log.length

@@ -131,6 +131,8 @@ class Downloads:
         if verified.block is None and request.block is not None:
             self._return_block(outstanding)
         if data.block is None and data.hash is None and data.upgrade is None:
+            if isinstance(work, SeekTicket):
+                self.seeks.refused(work, peer, request)
             if data.manifest is None or request.block is not None:
                 self._back_off(peer, request)
         else:
@@ -152,6 +154,8 @@ class Downloads:
         if isinstance(work, ForkSearch):
             self._on_fork_answer(peer, work, None, now)
         else:
+            if isinstance(work, SeekTicket):
+                self.seeks.refused(work, peer, outstanding.request)
             self._back_off(peer, outstanding.request, invalid=message.reason == INVALID_REQUEST)
         self._release((outstanding,))
         if outstanding.waiting:

@@ -93,7 +93,7 @@ class Conversation:
         peer.stalled = False
         if message.request:
             self._downloads.on_data(peer, message, now)
-        elif is_history(message) and self._on_history(peer, message):
+        elif is_history(message) and self._on_history(peer, message, now):
             pass
         elif self._replicator.allow_push:
             self._on_push(peer, message)
@@ -226,7 +226,7 @@ class Conversation:
             return
         self._downloads.accept(peer, verified)
 
-    def _on_history(self, peer: ReplicationPeer, data: Data) -> bool:
+    def _on_history(self, peer: ReplicationPeer, data: Data, now: float) -> bool:
         """Compare a history with ours; whether it was one to compare."""
         asked, peer.probing = peer.probing, False
         try:
@@ -240,6 +240,7 @@ class Conversation:
         if asked:
             peer.paused = None
             self._downloads.pool.welcome(peer)
+            self._announcer.catch_up(peer, now)
             self.consider_fork(peer)
             self._replicator.stir()
         return asked

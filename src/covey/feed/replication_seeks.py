@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from covey.feed import flat_tree
-from covey.feed.messages import BlockRequest, SeekRequest
+from covey.feed.messages import BlockRequest, Request, SeekRequest
 from covey.feed.replication_blocks import BlockPool
 from covey.feed.replication_peer import ReplicationPeer
 from covey.feed.replication_tickets import BlockTicket, SeekTicket
@@ -93,6 +93,13 @@ class Seeks:
         if ticket.open and self._resting.pop(ticket, None) is None:
             self.add(ticket)
 
+    def refused(self, ticket: SeekTicket, peer: ReplicationPeer, request: Request) -> None:
+        """The peer does not answer this: it is not asked the same once more."""
+        if request.seek is not None:
+            ticket.by_hash = True
+        elif request.hash is not None:
+            peer.claims.refute(request.hash.index >> 1)
+
     def _make_ready(self, ticket: SeekTicket) -> None:
         """It is to be asked for, of whoever can be asked."""
         self._ready[ticket] = None
@@ -132,7 +139,9 @@ class Seeks:
         top = start + end - 1
         while not log.has_node(top):
             top = flat_tree.parent(top)
-        part = SeekRequest(ticket.offset, ticket.padding) if peer.seeks else None
+        part = None
+        if peer.seeks and not ticket.by_hash:
+            part = SeekRequest(ticket.offset, ticket.padding)
         return SeekQuestion(ticket, BlockRequest(2 * block, flat_tree.depth(top)), part)
 
     def _wait_for_block(self, ticket: SeekTicket, index: int) -> None:

@@ -34,15 +34,15 @@ from covey.feed.replication_peer import BITFIELD, DATA, NO_DATA, RANGE, Replicat
 from covey.feed.replication_wants import MAX_ANY_WANTS, MAX_WANTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from covey.feed.log import Log
     from covey.feed.replication_events import Event
 
 MAX_QUEUED = 1024
 """Requests of one peer that wait for its channel: twice what the reference ever has under way."""
-MAX_QUEUED_WANTS = MAX_WANTS + MAX_ANY_WANTS
-"""Wants of one peer that wait for its channel: all that it may have at once."""
+MAX_QUEUED_WANTS = MAX_WANTS + MAX_ANY_WANTS + 1
+"""Wants of one peer that wait for its channel: all that it may have at once, and one of ours."""
 BITFIELD_BLOCKS = 1 << 21
 """Blocks of one bitfield message at most."""
 
@@ -100,6 +100,11 @@ class RequestQueue:
         self._wants[want] = None
         if self._peer.writable and len(self._wants) == 1:
             self.serve(now)
+
+    def answer_wants(self, wants: Iterable[Want], now: float) -> None:
+        """Answer wants once more."""
+        self._wants.update((want, None) for want in wants)
+        self.serve(now)
 
     def unwant(self, unwant: Unwant) -> None:
         """Forget a want that waits."""

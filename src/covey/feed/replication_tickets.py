@@ -87,7 +87,7 @@ class RangeTicket(Ticket):
 class SeekTicket(Ticket):
     """A byte offset: `done` gets the block that holds it and the offset in that block."""
 
-    __slots__ = ("asked", "offset", "padding")
+    __slots__ = ("asked", "by_hash", "offset", "padding")
 
     def __init__(
         self,
@@ -101,6 +101,8 @@ class SeekTicket(Ticket):
         self.padding = padding
         self.asked = 0
         """Requests under way for it."""
+        self.by_hash = False
+        """A peer could not tell where the offset is: hashes alone are asked for."""
 
 
 class UpdateTicket(Ticket):

@@ -5,6 +5,8 @@ Source: hypercore 11.37.1, `lib/wants.js`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from covey.feed.messages import Unwant, Want
 
 WANT_BATCH = 1 << 21
@@ -63,6 +65,12 @@ class RemoteWants:
 
     def __len__(self) -> int:
         return self._count + len(self._any)
+
+    def __iter__(self) -> Iterator[Want]:
+        """Those that are noted; what a remote that wants everything wants is not known."""
+        for length, starts in self._starts.items():
+            yield from (Want(start, length, False) for start in starts)
+        yield from (Want(start, length, True) for start, length in self._any)
 
     def add(self, want: Want) -> bool:
         """Note one; whether it is to be answered: not when it is longer than 2^21 blocks."""

@@ -25,7 +25,7 @@ from covey.feed.replication_events import (
 )
 from covey.feed.replication_messages import Conversation
 from covey.feed.replication_orders import Orders
-from covey.feed.replication_peer import ReplicationPeer, Send
+from covey.feed.replication_peer import MAX_FAILURES, ReplicationPeer, Send
 from covey.feed.replication_server import RequestQueue
 from covey.feed.replication_updates import Updates
 from covey.feed.replication_watch import LogWatch
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from covey.feed.log import Log
 
 SHUN_TIME = 600.0
-"""Seconds for which the key of a peer is remembered whose answers did not verify."""
+"""Seconds for which it is remembered, by the key of a peer, that its answers did not verify."""
 MAX_SHUNNED = 1024
 """Keys remembered so; the oldest is forgotten for a new one."""
 LINGER = (20.0, 40.0)
@@ -90,7 +90,8 @@ class Replicator(Orders):
         self._expire_at: float | None = None
         self._swap_at: float | None = None
         self._delayed: dict[ReplicationPeer, None] = {}
-        self._shunned: dict[bytes, float] = {}
+        self._failures: dict[bytes, tuple[int, float]] = {}
+        """How many answers of the peer with a key did not verify, and until when that counts."""
         self.downloads = Downloads(log, self.peers, random.randrange, self.publish, self.stir)
         self.announcer = Announcer(log, self.peers, self.downloads.pool, self._state)
         self.updates = Updates(log, self.peers, self.downloads)
@@ -125,6 +126,7 @@ class Replicator(Orders):
         peer = ReplicationPeer(
             send, owner=self, remote_key=remote_key, seeks=seeks, limits=self._limits
         )
+        peer.failures = 0 if remote_key is None else self._failures_of(remote_key, now)
         peer.round_trip = round_trip
         peer.requests = RequestQueue(self.log, peer, self.publish)
         self.peers[peer] = None
@@ -138,11 +140,7 @@ class Replicator(Orders):
 
     def shunned(self, remote_key: bytes, now: float) -> bool:
         """Whether the peer with this key is kept away, because its answers did not verify."""
-        until = self._shunned.get(remote_key)
-        if until is not None and until <= now:
-            del self._shunned[remote_key]
-            return False
-        return until is not None
+        return self._failures_of(remote_key, now) >= MAX_FAILURES
 
     def push(self, index: int) -> None:
         """Send a block of ours unasked to the peers that allow it and lack it."""
@@ -309,12 +307,8 @@ class Replicator(Orders):
     def peer_failed(self, peer: ReplicationPeer, error: ProtocolError, now: float) -> None:
         """A peer broke a rule: it is let go, and perhaps kept away."""
         self._now = now
-        key = peer.remote_key
-        if key is not None and isinstance(error, ReplicationError) and error.shun:
-            self._shunned.pop(key, None)
-            if len(self._shunned) >= MAX_SHUNNED:
-                del self._shunned[next(iter(self._shunned))]
-            self._shunned[key] = now + SHUN_TIME
+        if isinstance(error, ReplicationError) and error.shun:
+            peer.failures = max(peer.failures, MAX_FAILURES)
         self._remove(peer, error)
         self.settle(now)
 
@@ -375,11 +369,30 @@ class Replicator(Orders):
         peer.active = False
         self.peers.pop(peer, None)
         self._delayed.pop(peer, None)
+        self._remember_failures(peer)
         for other in self.peers:
             other.most_in_flight = in_flight_limit(other.round_trip, len(self.peers))
         self.downloads.release_all(peer)
         self.stir()
         self.publish(PeerRemoved(peer, error))
+
+    def _failures_of(self, key: bytes, now: float) -> int:
+        """How many answers of the peer with this key did not verify lately."""
+        count, until = self._failures.get(key, (0, now))
+        if until <= now:
+            self._failures.pop(key, None)
+            return 0
+        return count
+
+    def _remember_failures(self, peer: ReplicationPeer) -> None:
+        """Who comes again has no more chances than who stays."""
+        key = peer.remote_key
+        if key is None or peer.failures <= self._failures_of(key, self._now):
+            return
+        self._failures.pop(key, None)
+        if len(self._failures) >= MAX_SHUNNED:
+            del self._failures[next(iter(self._failures))]
+        self._failures[key] = peer.failures, self._now + SHUN_TIME
 
     def _expire(self, now: float) -> None:
         """Take requests back that were not answered in time."""
