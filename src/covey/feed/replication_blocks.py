@@ -7,7 +7,7 @@ something became available that was not before.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from heapq import heappop, heappush
 from itertools import islice
@@ -109,7 +109,7 @@ class BlockPool:
         self.following += ticket.end is None
         for peer in self._peers:
             if peer.ranges is not None:
-                peer.ranges.append(ticket)
+                peer.ranges[ticket] = None
 
     def drop_range(self, ticket: RangeTicket) -> None:
         """It is no longer, or it is here."""
@@ -120,6 +120,8 @@ class BlockPool:
             self.following -= ticket.end is None
             for peer in self._peers:
                 peer.cursors.pop(ticket, None)
+                if peer.ranges is not None:
+                    peer.ranges.pop(ticket, None)
 
     def move_low(self, ticket: RangeTicket, low: int) -> None:
         """Another block is the first one missing of a range."""
@@ -160,16 +162,15 @@ class BlockPool:
         """A block of a range to ask this peer for; None: nothing in the ranges of one turn."""
         ranges = peer.ranges
         if ranges is None:
-            ranges = peer.ranges = deque(self.ranges)
+            ranges = peer.ranges = OrderedDict(self.ranges)
         for _ in range(RANGES_PER_TURN):
             if not ranges:
                 return None
-            ticket = ranges[0]
-            if ticket.open:
-                index = self._next_in(ticket, peer)
-                if index is not None:
-                    return index
-            ranges.popleft()
+            ticket = next(iter(ranges))
+            index = self._next_in(ticket, peer)
+            if index is not None:
+                return index
+            del ranges[ticket]
         return None
 
     def upcoming(self, peer: ReplicationPeer) -> int | None:

@@ -56,8 +56,7 @@ class Downloads:
         self.paths = Paths(log)
         self.seeks = Seeks(log, self.pool, below)
         self.forks = Forks(log, peers)
-        self.upgrading: Outstanding | None = None
-        """The one request for a longer head that is under way."""
+        self._upgrading: Outstanding | None = None
         self.eager = False
         """Longer heads are asked for without anybody waiting for one."""
         self.updates_wanted = 0
@@ -67,6 +66,12 @@ class Downloads:
         """When the next peer may be asked for an upgrade again."""
         self.waiting = False
         """Requests may be under way, whose time runs."""
+
+    @property
+    def upgrading(self) -> bool:
+        """Whether a request for a longer head is under way: there is one at a time."""
+        asked = self._upgrading
+        return asked is not None and asked.peer.table.open.get(asked.request.id) is asked
 
     def fill(self, peer: ReplicationPeer, now: float) -> None:
         """Ask a peer for as much as may be under way."""
@@ -118,8 +123,6 @@ class Downloads:
         work = outstanding.work
         if work is not None:
             self._work_returned(outstanding)
-        if self.upgrading is outstanding:
-            self.upgrading = None
         request = outstanding.request
         if not matches(data, request):
             self._return_block(outstanding)
@@ -177,6 +180,8 @@ class Downloads:
         try:
             self._log.accept(verified)
         except StoreError as error:
+            if verified.block is not None:
+                self.pool.lost((verified.block[0],))
             self.store_failed(error)
 
     def store_failed(self, error: StoreError) -> None:
@@ -313,7 +318,7 @@ class Downloads:
             table.expect(outstanding, path.missing)
         self.pool.note_asked(index, outstanding)
         if upgrade is not None:
-            self.upgrading = outstanding
+            self._upgrading = outstanding
 
     def _ask_upgrade(self, peer: ReplicationPeer, now: float) -> bool:
         """Ask for a longer head, and with it for its last block where somebody follows the log."""
@@ -332,13 +337,13 @@ class Downloads:
         upgrade = UpgradeRequest(log.length, peer.remote.length - log.length)
         manifest = peer.remote_has_manifest and log.manifest is None
         request = Request(number, log.fork, upgrade=upgrade, manifest=manifest)
-        self.upgrading = self._send(peer, request, now)
+        self._upgrading = self._send(peer, request, now)
         return True
 
     def _may_upgrade(self, peer: ReplicationPeer, now: float) -> bool:
         return (
             peer.offers_upgrade
-            and self.upgrading is None
+            and not self.upgrading
             and now >= peer.upgrade_rest
             and self.upgrade_wanted()
         )
@@ -478,8 +483,7 @@ class Downloads:
     def _release(self, outstandings: list[Outstanding] | tuple[Outstanding, ...]) -> None:
         """Requests are over without an answer: what they were for is asked of others."""
         for outstanding in outstandings:
-            if self.upgrading is outstanding:
-                self.upgrading = None
+            if outstanding.request.upgrade is not None:
                 self._stir()
             if outstanding.work is not None:
                 self._work_returned(outstanding)

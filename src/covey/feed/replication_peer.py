@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -126,7 +126,7 @@ class ReplicationPeer:
         """Single blocks to look at for this peer."""
         self.unseen: set[int] = set()
         """Single blocks that it cannot be asked for as things are."""
-        self.ranges: deque[RangeTicket] | None = None
+        self.ranges: OrderedDict[RangeTicket, None] | None = None
         """Ranges in which it may have something; None: to be looked through anew."""
         self.seeks_looked_at = 0
         """So many additions to the seeks were looked at in vain for this peer."""
@@ -205,5 +205,5 @@ class ReplicationPeer:
         """Take a request back; nothing when it is not under way."""
         if self.table.cancel(number) is not None:
             self.tell(CANCEL, Cancel(number))
-            if self.table.stranded:
-                self._owner.stir()
+            # There is room for another, and perhaps nobody is asked for a longer head any more.
+            self._owner.stir()

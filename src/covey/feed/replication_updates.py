@@ -73,7 +73,7 @@ class Updates:
     def _patience(self, now: float) -> float:
         """Seconds from the question on that are waited for what may still come."""
         downloads = self._downloads
-        if downloads.upgrading is not None:
+        if downloads.upgrading:
             return LONGEST_QUESTION
         if any(search.asked for search in downloads.forks.searches.values()):
             return LONGEST_QUESTION
