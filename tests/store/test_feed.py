@@ -732,6 +732,21 @@ async def test_a_readers_log_takes_the_encryption_key_after_its_blocks() -> None
         assert await reader.get(0) == b"secret"
 
 
+async def test_a_wrong_encryption_key_for_anothers_log_is_replaced_by_the_right_one(
+    tmp_path: Path,
+) -> None:
+    async with Basestore() as first, Basestore(tmp_path) as second:
+        writer = await first.get("log", encryption_key=SECRET)
+        await writer.append(b"secret")
+        mistaken = await second.get(writer.key, encryption_key=bytes(32))
+        async with met(first, second), asyncio.timeout(PATIENCE):
+            assert await mistaken.get(0) != b"secret"
+        reader = await second.get(writer.key, encryption_key=SECRET)
+        assert await reader.get(0) == b"secret"
+    async with Basestore(tmp_path) as second:
+        assert await (await second.get(writer.key)).get(0) == b"secret"
+
+
 async def _stored(store: Basestore, feed: Feed, index: int) -> bytes:
     record = store._root.record(feed.discovery_key)
     assert record is not None

@@ -254,7 +254,7 @@ class StoreRoot:
             auth,
             manifest=auth.manifest or keys.manifest,
             seed=keys.key_pair.seed if keys.key_pair is not None else auth.seed,
-            encryption_key=auth.encryption_key or keys.encryption_key,
+            encryption_key=keys.encryption_key or auth.encryption_key,
         )
         puts: list[Put] = []
         if learned != auth:
@@ -313,13 +313,15 @@ class StoreRoot:
 
 
 def _check_secret(opened: OpenLog, auth: Auth, given: bytes | None) -> None:
-    """What blocks are encrypted under is said once: a wrong key would hide them for ever."""
-    if given is None or given == auth.encryption_key:
-        return
+    """What our own blocks are encrypted under is said once: another key would hide them for ever.
+
+    Of others' logs ciphertext is kept: who gave a wrong key to them gives the right one.
+    """
     log = opened.log
+    own = auth.seed is not None or log.key_pair is not None
+    if not own or given is None or given == auth.encryption_key:
+        return
     if auth.encryption_key is not None:
         raise UsageError(f"the log {log.key.hex()} has another encryption key")
-    # Blocks of others may have come before anybody told the key to them.
-    own = auth.seed is not None or log.key_pair is not None
-    if own and (log.length or opened.sessions):
+    if log.length or opened.sessions:
         raise UsageError(f"the log {log.key.hex()} is in use without an encryption key")
