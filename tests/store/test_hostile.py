@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from covey.address import Address
-from covey.errors import ProtocolError
+from covey.errors import ProtocolError, StoreError
 from covey.feed.capability import capability
 from covey.feed.messages import MESSAGE_CODECS, Handshake, Sync, handshake_codec
 from covey.feed.replication_conflict import history
@@ -22,6 +23,9 @@ from covey.net.mux import Channel
 from covey.store.basestore import Basestore
 from covey.store.feed import Feed
 from covey.store.feed_events import FeedMissed
+from covey.store.lmdb_storage import LmdbStorage
+from covey.store.record_keys import head_key
+from covey.store.store_root import UNOPENABLE
 from covey.wire.encoding import encode, raw
 from tests.store.meeting import HOST, Place, numbered, place
 from tests.store.turned_clock import Middle, TurnedClock
@@ -292,3 +296,36 @@ async def test_who_is_kept_away_and_opens_again_and_again_loses_the_connection(
         told = [record for record in caplog.records if "is closed" in record.getMessage()]
         assert len(told) == 5
         assert feed.peers == []
+
+
+async def test_a_damaged_log_that_is_opened_again_and_again_is_tried_once_and_costs_the_connection(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Basestore(tmp_path) as store:
+        feed = await written(store)
+    with LmdbStorage(tmp_path) as storage:
+        storage.write_batch([], [head_key(0)])
+    limits = replace(Limits(), missed_opens_per_minute=5)
+    clock = TurnedClock()
+    async with (
+        Basestore(tmp_path, limits=limits, clock=clock, chance=Middle()) as store,
+        visited(store) as stranger,
+    ):
+        (ours,) = stranger.home.connections
+        for _ in range(4):
+            await closed(stranger.open(feed))
+        assert caplog.text.count("cannot be opened") == 1
+        await clock.advance(UNOPENABLE)
+        for _ in range(10):
+            if ours.closed:
+                break
+            await closed(stranger.open(feed))
+        async with asyncio.timeout(PATIENCE):
+            await stranger.connection.wait_closed()
+        await until(lambda: ours.closed)
+        assert isinstance(ours.close_error, ProtocolError)
+        assert "again and again" in str(ours.close_error)
+        assert "its head is missing" in str(ours.close_error)
+        assert caplog.text.count("cannot be opened") == 2
+        with pytest.raises(StoreError, match="its head is missing"):
+            await store.get(feed.key)

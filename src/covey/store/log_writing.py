@@ -110,7 +110,7 @@ class LogWriting:
         if self._opened.host.clock.time() >= self._may_try_at:
             self._try_store()
         if self._failure is not None:
-            raise self._failure
+            raise StoreError(str(self._failure)) from self._failure
 
     def close(self) -> None:
         """Plan nothing any more."""

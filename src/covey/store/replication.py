@@ -135,8 +135,7 @@ class StoreStream:
         One that tries again and again, faster than logs that are not here, loses the connection.
         """
         channel.close(error)
-        if not self._once_more(self._kept_away):
-            self.cut(ProtocolError(f"{self.remote_name} opens a log again and again: {error}"))
+        self._count_kept_away(error)
 
     def false_capability(self, channel: FeedChannel) -> None:
         """The remote opened a channel without knowing the log's key. For channels."""
@@ -175,9 +174,9 @@ class StoreStream:
             return
         log: OpenLog | None = None
         try:
-            log = self._root.find(discovery_key)
+            log = self._root.find_asked(discovery_key)
         except StoreError as error:
-            logger.warning("%s asked for a log that cannot be opened: %s", self.remote_name, error)
+            self._count_kept_away(error)
             return
         if log is not None:
             self.attach(log)
@@ -187,6 +186,10 @@ class StoreStream:
         if self._once_more(self._told_misses):
             with contextlib.suppress(ClosedError):
                 self._root.missed(discovery_key, self.connection.remote_key)
+
+    def _count_kept_away(self, error: CoveyError) -> None:
+        if not self._once_more(self._kept_away):
+            self.cut(ProtocolError(f"{self.remote_name} opens a log again and again: {error}"))
 
     def _opens_bucket(self) -> TokenBucket:
         most = self._root.limits.missed_opens_per_minute

@@ -10,7 +10,7 @@ import logging
 import os
 import random
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from covey.errors import ClosedError, StoreError, UsageError
 from covey.events import EventStream
@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     from covey.store.replication import StoreStream
 
 logger = logging.getLogger("covey.store")
+
+UNOPENABLE: Final = 30.0
+"""Seconds for which a log that could not be opened is not tried again when remotes ask for it."""
+MAX_UNOPENABLE: Final = 1024
+"""Logs of which that is remembered; the oldest is forgotten for a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,7 @@ class StoreRoot:
         self._clock = clock
         self._head: StoreHead | None = None
         self._index: set[bytes] | None = None
+        self._unopenable: dict[bytes, tuple[float, str]] = {}
 
     # The store itself
 
@@ -200,6 +206,22 @@ class StoreRoot:
             return None
         record = self.record(discovery_key)
         return None if record is None else self._open(record.core)
+
+    def find_asked(self, discovery_key: bytes) -> OpenLog | None:
+        """As `find`, for remotes, who may ask again and again for what cannot be opened."""
+        now = self.clock.time()
+        until, why = self._unopenable.get(discovery_key, (now, ""))
+        if now < until:
+            raise StoreError(why)
+        try:
+            return self.find(discovery_key)
+        except StoreError as error:
+            logger.warning("a log that was asked for cannot be opened: %s", error)
+            self._unopenable.pop(discovery_key, None)
+            if len(self._unopenable) >= MAX_UNOPENABLE:
+                del self._unopenable[next(iter(self._unopenable))]
+            self._unopenable[discovery_key] = now + UNOPENABLE, str(error)
+            raise
 
     def find_named(self, alias: Alias) -> OpenLog | None:
         """The log of that name; None when there is none yet."""
