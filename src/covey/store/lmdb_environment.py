@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -41,6 +42,8 @@ DEFAULT_MAP: Final = 1 << 26 if sys.platform == "win32" else _HUGE_MAP
 """Bytes of a store's map when nobody says otherwise."""
 
 _NO_SPACE = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_SHORT_WRITE = errno.EIO  # what LMDB makes of a write that the disk took a part of
+_LITTLE = 1 << 20
 _NO_MEMORY = {errno.ENOMEM}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -151,6 +154,13 @@ def _code(error: Exception) -> int | None:
     return code if isinstance(code, int) else None
 
 
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < _LITTLE
+    except OSError:
+        return False
+
+
 _MEANINGS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (lmdb.InvalidError, "is damaged, or was never one: its file is not of LMDB"),
     (lmdb.VersionMismatchError, "was written by a version of LMDB that this one cannot read"),
@@ -175,7 +185,7 @@ def told(error: Exception, folder: Path) -> CoveyError:
         if isinstance(error, kind):
             return StoreError(f"the store {folder} {meaning}")
     code = _code(error)
-    if code in _NO_SPACE:
+    if code in _NO_SPACE or (code == _SHORT_WRITE and _is_full(folder)):
         return StoreError(f"the store {folder} has no space left on its disk ({error})")
     if code in _DENIED:
         return StoreError(f"the store {folder} may not be read and written ({error})")
