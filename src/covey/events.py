@@ -192,6 +192,7 @@ class EventStream(Generic[T]):
 
         After `close` nothing is called any more.
         """
+        check_callback(callback)
         token = object()
         if not self._closed:
             self._callbacks[token] = callback
@@ -209,9 +210,15 @@ class EventStream(Generic[T]):
             reader.close()
 
 
+def check_callback(callback: object) -> None:
+    """`UsageError` unless this can be called."""
+    if not callable(callback):
+        raise UsageError(f"a callback is a function, not {callback!r}")
+
+
 def _checked_backlog(backlog: int) -> int:
-    if backlog < 1:
-        raise UsageError(f"a backlog holds one event at least, not {backlog}")
+    if not isinstance(backlog, int) or backlog < 1:
+        raise UsageError(f"a backlog holds one event at least, not {backlog!r}")
     return backlog
 
 

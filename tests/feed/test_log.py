@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from covey.errors import StoreError, UsageError, VerifyError
+from covey.errors import BlockNotAvailable, StoreError, UsageError, VerifyError
 from covey.feed.data_message import MAX_BLOCK
 from covey.feed.log import Log
 from covey.feed.log_events import (
@@ -330,7 +330,7 @@ class TestTruncate:
         records = MemoryRecords()
         log = records.open(source.key, manifest=source.manifest, key_pair=PAIR)
         upgrade(log, source)
-        with pytest.raises(StoreError, match="not here"):
+        with pytest.raises(BlockNotAvailable, match="not here: download them before"):
             log.truncate(5)
         assert_sound(log, records)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from covey.errors import ClosedError, StoreError, UsageError, VerifyError
 from covey.feed.manifest import Manifest, Prologue, Signer, default_manifest
 from covey.keys import KeyPair, discovery_key
 from covey.store.basestore import Basestore
+from covey.store.feed import Feed
 from covey.store.feed_events import FeedLeft, FeedOpened
 from covey.store.memory_storage import MemoryStorage
 from tests.store.meeting import blocks_of, numbered
@@ -394,3 +396,39 @@ async def test_what_open_logs_remember_of_their_trees_has_one_bound() -> None:
         feeds = [await store.get(f"log {number}") for number in range(3)]
         memories = {id(feed._log._cache._memory) for feed in feeds}
         assert len(memories) == 1
+
+
+Wrong = Callable[[Basestore, Feed], object]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda *_: Basestore(primary_key=5), "a primary key is 32 bytes"),  # type: ignore[arg-type]
+        (lambda *_: Basestore(5), "path is text, not 5"),  # type: ignore[arg-type]
+        (lambda store, _: store.get("other", timeout="x"), "timeout is seconds.* not 'x'"),
+        (lambda store, _: store.replicate(None), "a connection, not None"),
+        (lambda store, _: store.watch(None), "a function, not None"),
+        (lambda store, _: store.listen(backlog="x"), "backlog .*, not 'x'"),
+        (lambda _, feed: feed.get(9, timeout="x"), "timeout is seconds.* not 'x'"),
+        (lambda _, feed: feed.get(9, timeout=float("nan")), "timeout is seconds.* not nan"),
+        (lambda _, feed: feed.seek(9, timeout=b"1"), "timeout is seconds"),
+        (lambda _, feed: feed.update(timeout="x"), "timeout is seconds"),
+        (lambda _, feed: feed.session(timeout="x"), "timeout is seconds"),
+        (lambda _, feed: feed.append(b"x", signature="x"), "a signature is bytes, not str"),
+        (lambda _, feed: feed.truncate(0, signature=64), "a signature is bytes, not int"),
+        (lambda _, feed: feed.subscribe(None), "a function, not None"),
+    ],
+)
+async def test_arguments_that_make_no_sense_are_told_in_words(wrong: Wrong, words: str) -> None:
+    async with Basestore() as store:
+        feed = await store.get("log")
+
+        async def call() -> None:
+            result = wrong(store, feed)
+            if isinstance(result, Awaitable):
+                await result
+
+        with pytest.raises(UsageError, match=words):
+            await call()
+        assert await store.names() == {"log": feed.discovery_key}

@@ -813,3 +813,40 @@ async def test_an_append_is_told_to_all_sessions(feed: Feed) -> None:
     events = feed.session().listen()
     await feed.append(b"x")
     await happened(events, "append", length=11)
+
+
+async def test_a_session_of_a_snapshot_is_one_of_the_same_state(store: Basestore) -> None:
+    feed = await store.get("log")
+    await feed.append(numbered(3))
+    snapshot = feed.snapshot()
+    await feed.append(b"later")
+    for made in (snapshot.snapshot(), snapshot.session(), snapshot.session().session()):
+        assert made.is_snapshot
+        assert (made.length, made.fork, made.byte_length) == (3, 0, snapshot.byte_length)
+        assert await made.tree_hash() == await snapshot.tree_hash()
+        assert not made.writable
+        with pytest.raises(BlockNotAvailable):
+            await made.get(3)
+    await feed.truncate(1)
+    late = snapshot.session()
+    assert (late.length, late.contiguous_length) == (3, 1)
+    with pytest.raises(BlockNotAvailable, match="replaced"):
+        await late.get(1)
+    await feed.truncate(0)
+    assert (snapshot.contiguous_length, late.contiguous_length) == (0, 0)
+
+
+async def test_a_writer_that_has_its_log_from_readers_downloads_what_a_cut_keeps() -> None:
+    pair = KeyPair.generate()
+    async with Basestore() as first, Basestore() as second, met(first, second):
+        original = await first.get(key_pair=pair)
+        await original.append(numbered(13))
+        restored = await second.get(key_pair=pair)
+        assert await restored.update(wait=True)
+        with pytest.raises(BlockNotAvailable, match="first 6 blocks is not here: download them"):
+            await restored.truncate(6)
+        async with asyncio.timeout(PATIENCE):
+            await restored.download(0, 6).done()
+        await restored.truncate(6)
+        assert (restored.length, restored.fork) == (6, 1)
+        assert await restored.tree_hash() == await original.tree_hash(6)

@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from covey.errors import CoveyError, FrozenError, StoreError, UsageError, VerifyError
+from covey.errors import (
+    BlockNotAvailable,
+    CoveyError,
+    FrozenError,
+    StoreError,
+    UsageError,
+    VerifyError,
+)
 from covey.feed import tree
 from covey.feed.data_message import MAX_BLOCK
 from covey.feed.hashes import Node, tree_hash
@@ -102,8 +109,8 @@ class Log(LogState):
         """Cut the log to `length` blocks, on a new fork (the next one when None), and sign that.
 
         What is staged is flushed first. Raises `UsageError` for a length beyond the present one or
-        inside a prologue, for a fork that is not new, and when nobody here may sign; `StoreError`
-        when the nodes of the shorter log are not here.
+        inside a prologue, for a fork that is not new, and when nobody here may sign;
+        `BlockNotAvailable` when the nodes of the shorter log are not here, which its blocks bring.
         """
         self._begin_change()
         new_fork = self.fork + 1 if fork is None else fork
@@ -117,7 +124,9 @@ class Log(LogState):
         self.flush()
         roots = tree.roots_of(length, self.node)
         if roots is None:
-            raise StoreError(f"nodes of the first {length} blocks are not here")
+            raise BlockNotAvailable(
+                f"the tree of the first {length} blocks is not here: download them before"
+            )
         self._rewrite(self._signed(roots, length, new_fork, signature), roots, (), length)
 
     def clear(self, start: int, end: int, *, keep_tree: bool | None = None) -> int:
@@ -444,6 +453,8 @@ class Log(LogState):
                 raise UsageError(f"a prologue of {prologue.length} blocks is appended whole")
             signature = None
         elif signature is not None:
+            if not isinstance(signature, bytes | bytearray | memoryview):
+                raise UsageError(f"a signature is bytes, not {type(signature).__name__}")
             signature = bytes(signature)
             authority.verify(roots=roots, length=length, fork=fork, signature=signature)
         elif self.key_pair is None:

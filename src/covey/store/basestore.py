@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from covey.closing import Closing
 from covey.errors import ClosedError, StoreError, UsageError
-from covey.events import Subscription
+from covey.events import Subscription, check_callback
 from covey.feed.manifest import MAX_VERSION, Manifest, check_manifest, default_manifest
 from covey.keys import KEY_SIZE, KeyPair
 from covey.limits import Limits
@@ -21,7 +21,7 @@ from covey.store.clock import Chance, Clock
 from covey.store.derivation import ROOT_NAMESPACE, key_pair_of, namespace_of
 from covey.store.feed import Feed
 from covey.store.feed_events import FeedOpened, StoreEvent
-from covey.store.feed_session import FeedSession, Options
+from covey.store.feed_session import FeedSession, Options, check_timeout
 from covey.store.records import Alias
 from covey.store.replication import Replicated, StoreStream
 from covey.store.storage import Storage
@@ -60,6 +60,10 @@ class Basestore:
     ) -> None:
         if manifest_version not in range(1, MAX_VERSION + 1):
             raise UsageError(f"new logs have manifests of version 1 to 3, not {manifest_version!r}")
+        if path is not None and not isinstance(path, str | os.PathLike):
+            raise UsageError(f"a store is in a directory, whose path is text, not {path!r}")
+        if primary_key is not None and not _is_key(primary_key):
+            raise UsageError(f"a primary key is {KEY_SIZE} bytes")
         if path is not None and storage is not None:
             raise UsageError("a store is in a directory or in a given storage, not in both")
         settings = Settings(path, primary_key, manifest_version, limits or Limits())
@@ -152,6 +156,7 @@ class Basestore:
                 raise UsageError("one key at a time")
             name, key = None, name
         _check_kinds(discovery_key, encryption_key, key_pair, manifest)
+        check_timeout(timeout)
         given = key is not None or key_pair is not None or manifest is not None
         if bool(name) + given + (discovery_key is not None) > 1:
             raise UsageError("a log is got by its name, by its keys or by its discovery key")
@@ -279,6 +284,7 @@ class Basestore:
     def watch(self, callback: Callable[[FeedOpened], object]) -> Callable[[], None]:
         """Call `callback` for every log that is opened from now on; returns what stops that."""
         self._check_open()
+        check_callback(callback)
 
         def heard(event: StoreEvent) -> None:
             if isinstance(event, FeedOpened):

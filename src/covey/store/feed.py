@@ -6,6 +6,7 @@ Source: hypercore 11.37.1, `index.js`; its names, in Python's spelling.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from covey.errors import BlockNotAvailable, FrozenError, UsageError
@@ -24,7 +25,7 @@ from covey.store.feed_reading import (
     read_bytes,
     read_live,
 )
-from covey.store.feed_session import FeedSession, Options
+from covey.store.feed_session import FeedSession, Options, check_timeout
 from covey.store.verification import Verification
 from covey.wire.codec import Codec
 from covey.wire.session import Buffer
@@ -81,7 +82,9 @@ class Feed(FeedSession):
         """Cut the log to its first `length` blocks; the history goes on under a higher `fork`.
 
         Readers that have the rest drop it. Raises `UsageError` for a length above the present one,
-        a fork that is not higher, and a log that cannot be written here.
+        a fork that is not higher, and a log that cannot be written here; `BlockNotAvailable` where
+        the tree of the first `length` blocks is not here: a writer that has its log from readers
+        downloads them before.
         """
         self._check_writable("truncate")
         if not isinstance(length, int) or not 0 <= length <= self._log.length:
@@ -133,7 +136,7 @@ class Feed(FeedSession):
         if stored is None:
             if not wait:
                 raise BlockNotAvailable(f"block {index} is not here")
-            limit = self._options.timeout if timeout is _UNSET else timeout
+            limit = self._options.timeout if timeout is _UNSET else check_timeout(timeout)
             stored = await self._ask(
                 lambda done: self._opened.ask(
                     lambda replicator: replicator.want_block(index, priority=1, done=done)
@@ -171,7 +174,7 @@ class Feed(FeedSession):
             found = self._log.seek(offset, padding=self._padding)
             self._check_kept(fixed.length if found is None else found[0] + 1)
         if found is None:
-            limit = self._options.timeout if timeout is _UNSET else timeout
+            limit = self._options.timeout if timeout is _UNSET else check_timeout(timeout)
             padding = self._padding
             found = await self._ask(
                 lambda done: self._opened.ask(
@@ -231,7 +234,7 @@ class Feed(FeedSession):
         self._check_open()
         if self._fixed is not None or self._log.frozen:
             return False
-        limit = self._options.timeout if timeout is _UNSET else timeout
+        limit = self._options.timeout if timeout is _UNSET else check_timeout(timeout)
         opened = self._opened
         searching = wait is None and opened.searches > 0
         waiting: list[Callable[[Any], None]] = []
@@ -352,20 +355,26 @@ class Feed(FeedSession):
         snapshot: bool = False,
         timeout: float | None = _UNSET,
     ) -> Feed:
-        """Another session of the same log, closed on its own; what is not said is as here."""
+        """Another session of the same log, closed on its own; what is not said is as here.
+
+        That of a snapshot is one of the same state.
+        """
         self._check_open()
         mine = self._options
         options = Options(
             writable=mine.writable if writable is None else writable and mine.writable,
             active=self.active if active is None else active,
-            snapshot=snapshot,
+            snapshot=snapshot or self.is_snapshot,
             encryption_key=mine.encryption_key,
-            timeout=mine.timeout if timeout is _UNSET else timeout,
+            timeout=mine.timeout if timeout is _UNSET else check_timeout(timeout),
         )
-        return self._owner.new_session(self._opened, options)
+        made = self._owner.new_session(self._opened, options)
+        if self._fixed is not None:
+            made._fixed = replace(self._fixed)
+        return made
 
     def snapshot(self) -> Feed:
-        """A session whose length and fork stay what they are now; read only.
+        """A session whose length and fork stay what they are now, or here; read only.
 
         Blocks that a truncation replaced since can no longer be read in it.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from covey.closing import Closing
@@ -65,6 +66,14 @@ class Fixed:
     byte_length: int
     roots: Sequence[Node]
     shared: int
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """`timeout` itself; `UsageError` unless it is seconds, or None."""
+    number = isinstance(timeout, int | float) and not isnan(timeout)
+    if timeout is not None and not number:
+        raise UsageError(f"a timeout is seconds, or None for no end, not {timeout!r}")
+    return timeout
 
 
 class FeedSession:

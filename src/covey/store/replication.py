@@ -55,6 +55,8 @@ class StoreStream:
     """
 
     def __init__(self, root: StoreRoot, connection: Replicated) -> None:
+        if not hasattr(connection, "handshake_hash"):
+            raise UsageError(f"logs are exchanged over a connection, not {connection!r}")
         if not connection.handshake_hash:
             raise UsageError("logs are exchanged over noise connections only: nothing binds others")
         self.connection = connection

@@ -151,8 +151,6 @@ class StoreRoot:
 
     def _read_head(self, storage: Storage) -> StoreHead:
         wanted = self.settings.primary_key
-        if wanted is not None and len(wanted) != PRIMARY_KEY_SIZE:
-            raise UsageError(f"a primary key has {PRIMARY_KEY_SIZE} bytes")
         value = storage.get(STORE_HEAD)
         if value is None:
             head = StoreHead(0, wanted or os.urandom(PRIMARY_KEY_SIZE))
