@@ -9,7 +9,7 @@ import pytest
 from covey.feed import flat_tree
 from covey.feed.log_events import LogEvent, Truncated
 from covey.feed.manifest import Manifest, Prologue, Signer
-from covey.feed.messages import Data, NoData, Request, Sync, UpgradeData
+from covey.feed.messages import BlockRequest, Data, NoData, Request, Sync, UpgradeData
 from covey.feed.proof import build
 from covey.feed.replication_choices import REQUEST_TIMEOUT
 from covey.feed.replication_events import InvalidData
@@ -239,3 +239,12 @@ def test_a_writer_that_cut_its_log_to_the_prologue_is_not_blamed() -> None:
     assert_same(knowing, writer)
     pass_time(REQUEST_TIMEOUT, *links)
     assert_same(reader, writer)
+
+
+def test_a_manifest_alone_comes_on_the_fork_that_was_asked_for() -> None:
+    writer, reader = Side.of(*numbered(4)), Side()
+    link = Link(writer, reader)
+    writer.log.truncate(0)
+    request = Request(1, 0, block=BlockRequest(0, 0), manifest=True)
+    link.inject(writer, REQUEST, request)
+    assert sent(link, writer, DATA) == [Data(1, 0, manifest=writer.log.manifest)]

@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 
 from covey.errors import CoveyError
+from covey.feed.replication_choices import REQUEST_TIMEOUT
+from covey.feed.replication_download import MAX_UPGRADE_REST
 from covey.feed.replication_events import InvalidData, InvalidRequest
+from covey.feed.replication_tickets import Ticket
 from tests.feed.replication_links import Link, Side, pass_time, run
+
+MOST = 20_000
+"""Turns until everything is at rest, many more than it takes."""
 
 
 class Scene:
@@ -24,6 +30,7 @@ class Scene:
         self.count = 0
         self.wildness = self.random.choice((0.0, 0.3, 1.0))
         self.answers: list[Any] = []
+        self.tickets: list[Ticket] = []
         if self.random.random() < 0.7:
             self.append()
         for reader in self.readers:
@@ -59,21 +66,42 @@ class Scene:
         """A reader waits for a block, perhaps one that does not exist yet."""
         reader = self.random.choice(self.readers)
         index = self.random.randrange(max(self.writer.log.length, 1) + 2)
-        ticket = reader.replicator.want_block(
-            index, priority=self.random.randrange(3), done=self.answers.append
+        self.keep(
+            reader.replicator.want_block(
+                index, priority=self.random.randrange(3), done=self.answers.append
+            )
         )
-        if self.random.random() < 0.2:
+
+    def download(self) -> None:
+        """A reader wants some blocks in a row, or all from one on."""
+        reader = self.random.choice(self.readers)
+        start = self.random.randrange(max(self.writer.log.length, 1) + 2)
+        end = self.random.choice((None, start + self.random.randrange(20)))
+        linear = self.random.random() < 0.5
+        self.keep(reader.replicator.want_range(start, end, linear=linear, done=self.answers.append))
+
+    def keep(self, ticket: Ticket) -> None:
+        """Somebody may lose interest later, or at once."""
+        if self.random.random() < 0.1:
             ticket.cancel()
+        else:
+            self.tickets.append(ticket)
+
+    def give_up(self) -> None:
+        """Somebody has no use any more for what was asked, whether it came or is under way."""
+        if self.tickets:
+            self.tickets.pop(self.random.randrange(len(self.tickets))).cancel()
 
     def seek(self) -> None:
         """A reader looks for an offset."""
         reader = self.random.choice(self.readers)
         offset = self.random.randrange(self.writer.log.byte_length + 3)
-        reader.replicator.want_seek(offset, done=self.answers.append)
+        self.keep(reader.replicator.want_seek(offset, done=self.answers.append))
 
     def update(self) -> None:
         """A reader asks for news."""
-        self.random.choice(self.readers).replicator.want_update(done=self.answers.append)
+        replicator = self.random.choice(self.readers).replicator
+        self.keep(replicator.want_update(done=self.answers.append))
 
     def connect(self) -> None:
         """Any two of them."""
@@ -117,21 +145,57 @@ class Scene:
         reader.records.failing = False
         reader.replicator.resume(reader.now)
 
+    def wait(self) -> None:
+        """Time passes, and everything arrives that is under way."""
+        self.links = [link for link in self.links if link.open]
+        if self.links:
+            pass_time(self.random.choice((0.0, 0.5, 1.5, 5.0, 31.0)), *self.links)
+            now = max(side.now for side in self.sides)
+            for side in self.sides:
+                side.now = now
+
     def step(self) -> None:
         """Something."""
         doings = [self.append, self.get, self.connect, self.seek, self.update, self.clog]
         doings += [self.deliver] * 6 + [self.connect]
+        doings += [self.download, self.give_up, self.give_up, self.wait]
         if self.random.random() < self.wildness:
             doings += [self.truncate, self.clear, self.disconnect, self.break_disk]
         self.random.choice(doings)()
 
     def finish(self) -> None:
-        """Everybody follows everything, over links to the writer or along a chain."""
+        """Everybody follows everything, over new links or those that there are."""
+        for ticket in self.tickets if self.random.random() < 0.5 else []:
+            ticket.cancel()
         for reader in self.readers:
             reader.replicator.want_range(0, None)
+        # An empty log has nothing that could be proven: readers keep what they have of it.
+        if self.random.random() < 0.5:
+            self.append()
+            self.finish_on_live_links()
+        else:
+            self.finish_on_new_links()
+
+    def finish_on_live_links(self) -> None:
+        """What went wrong on a link would hold it up still."""
+        self.links = [link for link in self.links if link.open]
+        for link in self.links:
+            for end, other in (link.ends, link.ends[::-1]):
+                if end.full:
+                    link.drain(other.side)
+        for reader in self.readers:
+            if not any(
+                {end.side for end in link.ends} == {self.writer, reader} for link in self.links
+            ):
+                self.links.append(Link(self.writer, reader))
+        run(*self.links, most=MOST)
+        # Who did not answer in time, since its channel was full, rests so long.
+        pass_time(MAX_UPGRADE_REST + REQUEST_TIMEOUT, *self.links)
+
+    def finish_on_new_links(self) -> None:
+        """With the writer, or along a chain."""
         for link in self.links:
             link.cut()
-        # An empty log has nothing that could be proven: readers keep what they have of it.
         self.append()
         chain = self.random.random() < 0.5
         before = self.writer
@@ -139,20 +203,20 @@ class Scene:
         for reader in self.readers:
             self.links.append(Link(before, reader))
             before = reader if chain else self.writer
-        run(*self.links)
+        run(*self.links, most=MOST)
 
     def check(self) -> None:
         """Same head, same blocks, and nobody was ever blamed."""
         for side in self.sides:
             assert side.told(InvalidData) == []
             assert side.told(InvalidRequest) == []
+            for peer in side.links:
+                assert (peer.failures, peer.paused, peer.unasked) == (0, None, 0)
         for reader in self.readers:
             assert reader.log.fork == self.writer.log.fork
             assert reader.log.length == self.writer.log.length
             assert reader.log.tree_hash == self.writer.log.tree_hash
             assert reader.blocks == self.writer.blocks
-            for peer in reader.replicator.peers:
-                assert (peer.failures, peer.paused, peer.unasked) == (0, None, 0)
             assert not any(isinstance(event, CoveyError) for event in self.answers)
         for link in self.links:
             assert link.errors == []

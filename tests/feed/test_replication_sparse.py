@@ -311,6 +311,21 @@ def test_a_hash_that_is_refused_is_not_asked_of_that_peer_again() -> None:
     assert found == [writer.log.seek(200)]
 
 
+def test_a_hash_of_a_fork_that_is_gone_is_refused_without_consequences() -> None:
+    writer, reader = Side.of(*numbered(64)), Side()
+    link = Link(writer, reader, seeks=False)
+    run(link)
+    found: list[Any] = []
+    reader.replicator.want_seek(200, done=found.append)
+    reader.replicator.handle_timer(0.0)
+    (asked,) = [m for m in sent(link, reader, REQUEST) if m.hash is not None]
+    writer.log.truncate(60)
+    run(link)
+    assert sent(link, writer, NO_DATA)
+    assert asked.hash.index >> 1 in link.peer_of(reader).claims
+    assert found == [writer.log.seek(200)]
+
+
 def test_a_relay_that_lacks_one_of_two_nodes_answers_a_seek_with_what_it_has() -> None:
     writer, relay, reader = Side.of(*numbered(8)), Side(), Side()
     first = Link(writer, relay)

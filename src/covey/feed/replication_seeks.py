@@ -95,6 +95,8 @@ class Seeks:
 
     def refused(self, ticket: SeekTicket, peer: ReplicationPeer, request: Request) -> None:
         """The peer does not answer this: it is not asked the same once more."""
+        if request.fork != peer.remote.fork:
+            return
         if request.seek is not None:
             ticket.by_hash = True
         elif request.hash is not None:

@@ -141,7 +141,8 @@ class RequestQueue:
                 peer.tell(NO_DATA, NoData(request.id, NOT_AVAILABLE))
                 return
             manifest = log.manifest
-            peer.tell(DATA, Data(request.id, log.fork, None, None, None, None, manifest))
+            # The manifest is the same on every fork.
+            peer.tell(DATA, Data(request.id, request.fork, None, None, None, None, manifest))
             return
         try:
             data = build(
