@@ -357,7 +357,7 @@ class TestClear:
         assert log.head == head
         assert log.contiguous_length == 3
         assert [log.block(index) for index in (2, 3, 6, 7)] == [b"block 2", None, None, b"block 7"]
-        assert events == [Cleared(3, 7)]
+        assert events == [Cleared(3, 7, [(3, 7)], [])]
         assert_sound(log, records)
 
     def test_the_writer_keeps_its_tree_and_proves_its_head_from_any_length(self) -> None:

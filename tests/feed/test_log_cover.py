@@ -8,7 +8,7 @@ import pytest
 
 from covey.feed import flat_tree
 from covey.feed.bitfield import BitPages
-from covey.feed.log_cover import cover, gap_around, nodes_below, pieces
+from covey.feed.log_cover import cover, gap_around, idle_nodes, nodes_below, pieces
 
 
 def bits_of(held: set[int]) -> BitPages:
@@ -61,6 +61,19 @@ def test_nodes_below_are_all_but_the_node_itself() -> None:
         below = [index for span in nodes_below(node) for index in range(*span)]
         whole = range(flat_tree.left_span(node), flat_tree.right_span(node) + 1)
         assert below == [index for index in whole if index != node]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nodes_for_blocks_on_their_way_stay_as_for_those_held(seed: int) -> None:
+    chance = random.Random(seed)
+    length = chance.randrange(2, 80)
+    held = {chance.randrange(length) for _ in range(chance.randrange(length))}
+    coming = {chance.randrange(length) for _ in range(chance.randrange(6))}
+    start = chance.randrange(length)
+    end = chance.randrange(start, length) + 1
+    beside = {block for block in coming if not start <= block < end}
+    found = idle_nodes(bits_of(held), start, end, length, coming)
+    assert found == idle_nodes(bits_of(held | beside), start, end, length)
 
 
 @pytest.mark.parametrize("seed", range(20))

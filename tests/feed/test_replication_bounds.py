@@ -72,7 +72,7 @@ def test_proofs_of_heads_that_are_not_news_count_like_refusals() -> None:
 
     link.drops = stale
     writer.log.append(numbered(4))
-    run(link)
+    pass_time(MAX_BACKOFFS * MAX_UPGRADE_REST, link)
     peer = link.peer_of(reader)
     assert "no data" in str(peer.paused)
     assert peer.failures == 0
@@ -339,12 +339,21 @@ def test_what_is_under_way_when_nodes_are_let_go_is_asked_anew() -> None:
     writer, reader, link = known_pair(64)
     reader.replicator.want_range(0, None)
     run(link)
-    reader.log.clear(0, 32)
-    run(link)
     reader.log.clear(0, 40)
+    reader.replicator.want_range(0, 40)
     reader.replicator.handle_timer(0.0)
     assert link.peer_of(reader).in_flight
     reader.log.clear(40, 64)
+    assert link.peer_of(reader).in_flight == 40, "the nodes that these need have stayed"
+    reader.replicator.want_range(40, 64)
+    run(link)
+    assert_same(reader, writer)
+    reader.log.clear(0, 20)
+    reader.replicator.want_range(0, 20)
+    reader.replicator.handle_timer(0.0)
+    reader.log.clear(10, 22)
+    assert link.peer_of(reader).in_flight == 10, "of the others the paths may lead to nothing"
+    reader.replicator.want_range(20, 22)
     run(link)
     assert reader.told(InvalidData) == []
     assert link.peer_of(writer).invalid_requests == 0

@@ -242,6 +242,7 @@ def test_two_histories_freeze_the_log_and_everybody_is_told(
     run(*links)
     links[0].cut()
     reader.log.clear(first - cleared, first)
+    reader.replicator.want_range(first - cleared, first)
     ends: list[Any] = []
     reader.replicator.want_block(900, done=ends.append)
     links.append(Link(right, reader))

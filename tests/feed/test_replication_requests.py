@@ -50,6 +50,18 @@ def test_a_late_answer_frees_its_number() -> None:
     assert ask(table) == number
 
 
+def test_a_late_answer_shows_that_what_was_cancelled_before_it_was_asked_is_over() -> None:
+    table = RequestTable()
+    lost = ask(table)
+    table.cancel(lost)
+    late = ask(table)
+    outstanding = table.cancel(late)
+    assert table.unanswered == 2
+    assert table.late(late) is outstanding
+    assert table.unanswered == 0
+    assert {ask(table), ask(table)} == {lost, late}
+
+
 def test_the_oldest_is_the_one_sent_first() -> None:
     table = RequestTable()
     assert table.oldest() is None

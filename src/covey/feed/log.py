@@ -132,8 +132,8 @@ class Log(LogState):
     def clear(self, start: int, end: int, *, keep_tree: bool | None = None) -> int:
         """Let go of the blocks from `start` to before `end`; the head stays. Gives their number.
 
-        Nodes that no held block needs go too, unless `keep_tree`. None keeps them where the log is
-        `writable`: only with them a writer can prove its head to readers of any older one.
+        Nodes that no block held or `coming` needs go too, unless `keep_tree`. None keeps them where
+        the log is `writable`: only with them can a writer prove its head to readers of older ones.
         """
         self._begin_change()
         check_order(start, end)
@@ -143,7 +143,8 @@ class Log(LogState):
         if not count:
             return 0
         keep = self.writable if keep_tree is None else keep_tree
-        idle = [] if keep else idle_nodes(self.bitfield, start, end, self.length)
+        idle = [] if keep else idle_nodes(self.bitfield, start, end, self.length, self.coming())
+        held = list(self.bitfield.ranges(start, end))
         pages, emptied = without_range(self.bitfield, start, end)
         contiguous = min(self.contiguous_length, start)
         self._commit(
@@ -160,7 +161,7 @@ class Log(LogState):
         self.bitfield.set_range(start, end, False)
         self._sound.set_range(start, end, False)
         self._put_pages({}, contiguous)
-        self._tell(Cleared(start, end))
+        self._tell(Cleared(start, end, held, idle))
         return count
 
     def set_user_data(self, name: str, value: bytes | None) -> None:

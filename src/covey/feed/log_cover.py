@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from covey.feed import flat_tree
 from covey.feed.bitfield import BitPages
@@ -57,12 +57,20 @@ def nodes_below(node: int) -> list[tuple[int, int]]:
     return [(flat_tree.left_span(node), node), (node + 1, flat_tree.right_span(node) + 1)]
 
 
-def idle_nodes(bits: BitPages, start: int, end: int, length: int) -> list[tuple[int, int]]:
+def idle_nodes(
+    bits: BitPages, start: int, end: int, length: int, coming: Iterable[int] = ()
+) -> list[tuple[int, int]]:
     """Nodes that no held block needs for its proof once `start` to before `end` are not held.
 
     The top of each empty subtree stays: a block beside it, or the head, is proven with its hash.
+    Blocks that are `coming` count as held, unless they are among those from `start` to `end`.
     """
     low, high = gap_around(bits, start, end, length)
+    for block in coming:
+        if low <= block < start:
+            low = block + 1
+        elif end <= block < high:
+            high = block
     return [span for node in cover(low, high) for span in nodes_below(node)]
 
 

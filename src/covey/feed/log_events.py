@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from covey.errors import CoveyError
@@ -36,10 +36,15 @@ class Stored(NamedTuple):
 
 
 class Cleared(NamedTuple):
-    """Blocks from `start` to before `end` are not held any more."""
+    """Blocks from `start` to before `end` are not held any more.
+
+    `held` are the ranges of those that were, `nodes` those of the nodes that went with them.
+    """
 
     start: int
     end: int
+    held: Sequence[tuple[int, int]] = ()
+    nodes: Sequence[tuple[int, int]] = ()
 
 
 class Dropped(NamedTuple):

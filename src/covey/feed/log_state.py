@@ -5,7 +5,7 @@ How it changes is in `covey.feed.log`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from covey.errors import StoreError, UsageError, VerifyError
 from covey.feed import tree
@@ -32,7 +32,8 @@ class LogState:
     Attributes: `key`, `discovery_key`, `authority`, `key_pair`, `fork`, `length`, `byte_length`,
     `roots` (left to right), `signature` of the head, `tree_hash`, `bitfield` (blocks held; only
     read it), `contiguous_length` (so many blocks from the first on are held), `frozen`, and
-    `on_change`, the callbacks that get each `LogEvent`.
+    `on_change`, the callbacks that get each `LogEvent`, and `coming`, which gives the blocks that
+    are on their way here: whoever fetches some sets it.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class LogState:
         "authority",
         "bitfield",
         "byte_length",
+        "coming",
         "contiguous_length",
         "discovery_key",
         "fork",
@@ -81,6 +83,7 @@ class LogState:
         self.authority = Authority(key, manifest)
         self.key_pair = key_pair
         self.frozen = frozen
+        self.coming: Callable[[], Iterable[int]] = tuple
         self._staging = Staging()
         self._writing: Writing | None = None  # what was staged and is being stored beside
         self._cache = NodeCache(memory or NodeMemory())

@@ -97,7 +97,7 @@ class BlockPool:
             return
         del self.works[ticket.index]
         self.awaited.discard(ticket.index)
-        if not self._in_a_range(ticket.index):
+        if not self.wants(ticket.index):
             self.cancel(ticket.index)
 
     def add_range(self, ticket: RangeTicket) -> None:
@@ -129,6 +129,7 @@ class BlockPool:
             self._leave_low(ticket)
             self._lows.setdefault(low, {})[ticket] = None
         ticket.low = low
+        ticket.had.remove(0, low)
 
     def ranges_touched(self, blocks: list[int]) -> list[RangeTicket]:
         """The ranges to look at when these blocks are stored."""
@@ -240,13 +241,26 @@ class BlockPool:
                 self._taken.set_range(low, high, True)
 
     def gone(self, start: int, end: int) -> None:
-        """Blocks are not held any more."""
-        if self._taken is not None:
-            self._taken = None
+        """Blocks are no longer part of the log; others will be in their places."""
+        self._taken = None
         for ticket in self.ranges:
+            ticket.had.remove(start, end)
             if start < (ticket.end or end):
                 self.move_low(ticket, min(ticket.low, max(ticket.start, start)))
         self.look_again()
+
+    def let_go(self, held: Iterable[tuple[int, int]]) -> None:
+        """Blocks are not held any more, as it was wanted here: only who asks now fetches them."""
+        for start, end in held:
+            if self._taken is not None:
+                self._taken.set_range(start, end, False)
+            for ticket in self.ranges:
+                last = end if ticket.end is None else min(end, ticket.end)
+                ticket.had.add(max(start, ticket.low), last)
+
+    def wants(self, index: int) -> bool:
+        """Whether anybody waits for this block, if it is not here."""
+        return index in self.works or any(ticket.covers(index) for ticket in self.ranges)
 
     def look_again(self) -> None:
         """Every peer looks through the ranges anew."""
@@ -335,13 +349,22 @@ class BlockPool:
             cursor = low
         elif not low <= cursor < end:
             cursor = low + self._below(end - low)
-        found = peer.claims.first_in(cursor, end, taken)
+        found = self._first_of(ticket, peer, cursor, end, taken)
         if found is None and cursor > low:
-            found = peer.claims.first_in(low, cursor, taken)
+            found = self._first_of(ticket, peer, low, cursor, taken)
         if found is None:
             self._want_range(peer, low, end)
             return None
         peer.cursors[ticket] = found + 1
+        return found
+
+    @staticmethod
+    def _first_of(
+        ticket: RangeTicket, peer: ReplicationPeer, start: int, end: int, taken: BitPages
+    ) -> int | None:
+        found = peer.claims.first_in(start, end, taken)
+        while found is not None and found in ticket.had:
+            found = peer.claims.first_in(ticket.had.first_missing(found), end, taken)
         return found
 
     def _note_taken(self) -> BitPages:
@@ -442,9 +465,3 @@ class BlockPool:
             return False
         del self.asked[index]
         return True
-
-    def _in_a_range(self, index: int) -> bool:
-        return any(
-            ticket.low <= index and (ticket.end is None or index < ticket.end)
-            for ticket in self.ranges
-        )

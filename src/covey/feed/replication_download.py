@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from covey.errors import StoreError, VerifyError
+from covey.feed.intervals import Intervals
 from covey.feed.messages import (
     INVALID_REQUEST,
     BlockRequest,
@@ -20,9 +21,10 @@ from covey.feed.messages import (
 )
 from covey.feed.replication_blocks import BlockPool
 from covey.feed.replication_choices import MAX_BACKOFFS, REQUEST_TIMEOUT, swap_limit
+from covey.feed.replication_early import EarlyAnswers
 from covey.feed.replication_events import Event, InvalidData, ReplicationError, StoreFailed
 from covey.feed.replication_forks import Forks, ForkSearch
-from covey.feed.replication_paths import MAX_EARLY, MISS, Paths
+from covey.feed.replication_paths import Paths
 from covey.feed.replication_peer import MAX_FAILURES, MAX_UNASKED, REQUEST, ReplicationPeer
 from covey.feed.replication_requests import MAX_UNANSWERED, Outstanding
 from covey.feed.replication_seeks import Seeks
@@ -34,9 +36,11 @@ if TYPE_CHECKING:
 
 MAX_UPGRADE_REST = 480.0
 """Seconds without asking a peer for upgrades that let several of them lie, at most."""
+REFUSED_REST = 1.0
+"""Seconds without asking one that answered, but gave none; twice as long each time."""
 
 
-class Downloads:
+class Downloads(EarlyAnswers):
     """The asking side of a replicator."""
 
     def __init__(
@@ -103,8 +107,11 @@ class Downloads:
         """An answer to a request of ours; what it does not bring is asked again."""
         outstanding = peer.table.open.get(data.request)
         if outstanding is None:
-            if not peer.table.late(data.request):
+            late = peer.table.late(data.request)
+            if late is None:
                 self.unasked(peer)
+            else:
+                self._on_late(peer, late, data, now)
             return
         if outstanding.hoped is not None and self._keep(peer, outstanding, data):
             return
@@ -113,6 +120,7 @@ class Downloads:
             self._on_fork_answer(peer, outstanding.work, data, now)
         else:
             self._on_answer(peer, outstanding, data)
+            self._look_at_head(peer, outstanding.request, now)
         if outstanding.waiting:
             self._take_up(peer, outstanding)
         self.fill(peer, now)
@@ -133,11 +141,10 @@ class Downloads:
             return
         if verified.block is None and request.block is not None:
             self._return_block(outstanding)
-        if data.block is None and data.hash is None and data.upgrade is None:
+        if data.block is None and data.hash is None and verified.upgrade is None:
             if isinstance(work, SeekTicket):
                 self.seeks.refused(work, peer, request)
-            if data.manifest is None or request.block is not None:
-                self._back_off(peer, request)
+            self._back_off(peer, request)
         else:
             peer.backoffs = 0
             if peer.doubt:
@@ -146,11 +153,27 @@ class Downloads:
         if self.seeks and isinstance(work, SeekTicket):
             self.seeks.look_again()
 
+    def _on_late(
+        self, peer: ReplicationPeer, outstanding: Outstanding, data: Data, now: float
+    ) -> None:
+        """An answer to what was taken back: of use where it is still wanted, and blames nobody.
+
+        On a slow line a block is longer under way than its request is given time.
+        """
+        if outstanding.work is None and peer.paused is None and matches(data, outstanding.request):
+            with suppress(VerifyError):
+                verified = self._check(data)
+                if verified.block is not None and not self.pool.wants(verified.block[0]):
+                    verified = verified._replace(block=None)
+                if verified.block is not None or verified.upgrade is not None:
+                    self.accept(peer, verified)
+        self.fill(peer, now)
+
     def on_no_data(self, peer: ReplicationPeer, message: NoData, now: float) -> None:
         """A request of ours gets no answer."""
         outstanding = peer.table.answered(message.request)
         if outstanding is None:
-            if not peer.table.late(message.request) and message.request:
+            if peer.table.late(message.request) is None and message.request:
                 self.unasked(peer)
             return
         work = outstanding.work
@@ -160,6 +183,7 @@ class Downloads:
             if isinstance(work, SeekTicket):
                 self.seeks.refused(work, peer, outstanding.request)
             self._back_off(peer, outstanding.request, invalid=message.reason == INVALID_REQUEST)
+            self._look_at_head(peer, outstanding.request, now)
         self._release((outstanding,))
         if outstanding.waiting:
             self._take_up(peer, outstanding)
@@ -167,6 +191,8 @@ class Downloads:
 
     def accept(self, peer: ReplicationPeer, verified: Verified) -> None:
         """Stage what is true, or store it where it is a longer head."""
+        if verified.upgrade is not None:
+            peer.missed_upgrades = 0
         block = verified.block
         if block is not None:
             index, value = block
@@ -218,16 +244,21 @@ class Downloads:
         self._release(peer.table.clear())
         self.forks.forget(peer)
 
-    def recall_all(self) -> None:
-        """Cancel everything under way: it was asked for a log that is no longer so."""
+    def recall_all(self, nodes: Iterable[tuple[int, int]] | None = None) -> None:
+        """Cancel what is under way: it was asked for a log that is no longer so.
+
+        Where only nodes went, in these ranges, what cannot lead to one of them goes on.
+        """
+        gone = None if nodes is None else Intervals(nodes)
         for peer in self._peers:
-            self._recall(peer)
+            self._recall(peer, gone)
         self.paths.forget()
         self.forks.restart()
 
-    def _recall(self, peer: ReplicationPeer) -> None:
-        """Cancel everything under way to a peer."""
-        outstandings = list(peer.table.open.values())
+    def _recall(self, peer: ReplicationPeer, gone: Intervals | None = None) -> None:
+        """Cancel what is under way to a peer, or what leads up from a leaf that is `gone`."""
+        open_ = peer.table.open.values()
+        outstandings = [asked for asked in open_ if gone is None or asked.leaf in gone]
         for outstanding in outstandings:
             peer.cancel(outstanding.request.id)
         self._release(outstandings)
@@ -252,10 +283,19 @@ class Downloads:
         if peer.table.unanswered > MAX_UNANSWERED:
             raise ReplicationError("it does not answer")
 
-    def _rest(self, peer: ReplicationPeer, now: float) -> None:
+    def _look_at_head(self, peer: ReplicationPeer, request: Request, now: float) -> None:
+        """A longer head was asked for with this: who did not give it lets others go first."""
+        log, asked = self._log, request.upgrade
+        if asked is None or log.length > asked.start or self.suspended:
+            return
+        if peer.remote.fork == log.fork == request.fork:
+            self._rest(peer, now, REFUSED_REST)
+            self._stir()
+
+    def _rest(self, peer: ReplicationPeer, now: float, seconds: float = REQUEST_TIMEOUT) -> None:
         """Ask a peer for no upgrade or fork for a while: the last one it did not give."""
         peer.missed_upgrades += 1
-        rest = REQUEST_TIMEOUT * 2.0 ** min(peer.missed_upgrades - 1, 10)
+        rest = seconds * 2.0 ** min(peer.missed_upgrades - 1, 10)
         peer.upgrade_rest = now + min(rest, MAX_UPGRADE_REST)
         self.rest_ends = min(self.rest_ends or peer.upgrade_rest, peer.upgrade_rest)
 
@@ -386,20 +426,12 @@ class Downloads:
         self, peer: ReplicationPeer, data: Data, outstanding: Outstanding
     ) -> Verified | None:
         """What is true of an answer; None when nothing is, its request is then returned."""
-        log = self._log
         hoped = outstanding.hoped
-        if hoped is not None and data.block is not None and not log.has_node(hoped):
+        if hoped is not None and data.block is not None and not self._log.has_node(hoped):
             self._miss(peer, outstanding)
             return None
         try:
-            return verify(
-                data,
-                roots=log.roots,
-                length=log.length,
-                fork=log.fork,
-                get_node=log.node,
-                authority=log.authority,
-            )
+            return self._check(data)
         except StaleProof:
             self._return_block(outstanding)
             self._back_off(peer, None)
@@ -408,54 +440,17 @@ class Downloads:
             self.fail(peer, error)
         return None
 
-    def _keep(self, peer: ReplicationPeer, outstanding: Outstanding, data: Data) -> bool:
-        """Keep an answer that overtook the one on which it builds; whether it was one."""
-        block, asked, hoped = data.block, outstanding.request.block, outstanding.hoped
-        if hoped is None or block is None or asked is None or self._log.has_node(hoped):
-            return False
-        before = peer.table.expected.get(hoped)
-        if before is None or not matches(data, outstanding.request):
-            return False
-        if len(block.value) > MAX_EARLY or len(block.nodes) != asked.nodes:
-            return False
-        if outstanding.early is not None:
-            self.unasked(peer)
-            return True
-        outstanding.early = data
-        before.waiting.append(outstanding)
-        return True
-
-    def _take_up(self, peer: ReplicationPeer, outstanding: Outstanding) -> None:
-        """The answer is in for which others waited, and perhaps others for those."""
-        waiting = deque(outstanding.waiting)
-        while waiting:
-            other = waiting.popleft()
-            data, other.early = other.early, None
-            if data is None or peer.table.open.get(data.request) is not other:
-                continue
-            if not self._keep(peer, other, data):
-                self._on_answer(peer, other, data)
-                waiting += other.waiting
-
-    def _give_up_stranded(self, peer: ReplicationPeer) -> None:
-        """Answers wait for what was cancelled: they are of no use."""
-        table = peer.table
-        while table.stranded:
-            outstanding = table.stranded.pop()
-            number = outstanding.request.id
-            if outstanding.early is not None and table.open.get(number) is outstanding:
-                table.answered(number)
-                table.stranded += outstanding.waiting
-                self._miss(peer, outstanding)
-
-    def _miss(self, peer: ReplicationPeer, outstanding: Outstanding) -> None:
-        """The node does not come on which the answer builds: the block is asked for again.
-
-        An honest peer may not have had the block that was to bring it. What is charged bounds how
-        much a liar gains by it.
-        """
-        peer.doubt += MISS
-        self._return_block(outstanding)
+    def _check(self, data: Data) -> Verified:
+        """What an answer proves as things are; raises `VerifyError`."""
+        log = self._log
+        return verify(
+            data,
+            roots=log.roots,
+            length=log.length,
+            fork=log.fork,
+            get_node=log.node,
+            authority=log.authority,
+        )
 
     def _return_block(self, outstanding: Outstanding) -> None:
         """An answer brought nothing: what it was for is asked again, of anybody."""

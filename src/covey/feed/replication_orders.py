@@ -108,7 +108,10 @@ class Orders:
     def settle_range(self, ticket: RangeTicket) -> None:
         """For the replicator: see what is still missing of a range."""
         bits = self.log.bitfield
-        self.downloads.pool.move_low(ticket, bits.first_unset(ticket.low))
+        low = bits.first_unset(ticket.low)
+        while low in ticket.had:
+            low = bits.first_unset(ticket.had.first_missing(low))
+        self.downloads.pool.move_low(ticket, low)
         start, end = ticket.start, ticket.end
         if end is not None and ticket.low >= end:
             self.downloads.pool.drop_range(ticket)

@@ -44,6 +44,14 @@ class Outstanding:
         self.early: Data | None = None
         self.waiting: list[Outstanding] = []
 
+    @property
+    def leaf(self) -> int:
+        """The node from which the path leads up that was asked for; -1 where there is none."""
+        request = self.request
+        if request.block is not None:
+            return 2 * request.block.index
+        return -1 if request.hash is None else request.hash.index
+
 
 class RequestTable:
     """The requests of one peer by number, oldest first; numbers start at 1, 0 is reserved.
@@ -65,7 +73,7 @@ class RequestTable:
         self.tick = 0
         self._free: list[int] = []
         self._highest = 0
-        self._parked: dict[int, int] = {}
+        self._parked: dict[int, tuple[int, Outstanding]] = {}
 
     @property
     def unanswered(self) -> int:
@@ -91,22 +99,25 @@ class RequestTable:
             self._unpark(outstanding.tick)
         return outstanding
 
-    def late(self, number: int) -> bool:
-        """Whether this is the answer to a cancelled request; its number is then free."""
-        if self._parked.pop(number, None) is None:
-            return False
+    def late(self, number: int) -> Outstanding | None:
+        """The cancelled request that this is the answer to, its number is then free; or None."""
+        parked = self._parked.pop(number, None)
+        if parked is None:
+            return None
         self._free.append(number)
-        return True
+        self._unpark(parked[1].tick)
+        return parked[1]
 
     def cancel(self, number: int) -> Outstanding | None:
         """Close the request of this number without an answer; None when there is none."""
         outstanding = self.open.pop(number, None)
         if outstanding is not None:
             self.tick += 1
-            self._parked[number] = self.tick
+            self._parked[number] = self.tick, outstanding
             self._expect_no_more(outstanding)
             if outstanding.waiting:
                 self.stranded += outstanding.waiting
+            outstanding.early = None
         return outstanding
 
     def expect(self, outstanding: Outstanding, nodes: Sequence[int]) -> None:
@@ -137,7 +148,7 @@ class RequestTable:
     def _unpark(self, tick: int) -> None:
         """Free what was cancelled before the request that was sent at `tick`."""
         freed = []
-        for number, cancelled in self._parked.items():
+        for number, (cancelled, _) in self._parked.items():
             if cancelled > tick:
                 break
             freed.append(number)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from covey.errors import CoveyError
+from covey.feed.intervals import Intervals
 
 
 class Ticket:
@@ -62,10 +63,11 @@ class RangeTicket(Ticket):
     """The blocks `start` to before `end`: `done` gets how many those are.
 
     Without an `end` it follows the log and is never done. `progress` gets the blocks held and the
-    blocks in all, as far as the log is known. `low` is the first block that is missing.
+    blocks in all, as far as the log is known. `low` is the first block that is missing, `had` are
+    those beyond that were here and were let go of: they are not fetched twice.
     """
 
-    __slots__ = ("end", "linear", "low", "progress", "start")
+    __slots__ = ("end", "had", "linear", "low", "progress", "start")
 
     def __init__(
         self,
@@ -82,6 +84,12 @@ class RangeTicket(Ticket):
         self.end = end
         self.linear = linear
         self.progress = progress
+        self.had = Intervals()
+
+    def covers(self, index: int) -> bool:
+        """Whether it waits for this block, if that is not here."""
+        end = self.end
+        return self.low <= index and (end is None or index < end) and index not in self.had
 
 
 class SeekTicket(Ticket):

@@ -46,11 +46,11 @@ class LogWatch:
                 if length < old_length:
                     self._announcer.dropped(length, old_length)
                 self._head_changed()
-            case Cleared(start, end):
-                # What is under way may lead to nodes that went with the blocks.
-                self._downloads.recall_all()
-                self._downloads.pool.gone(start, end)
-                self._announcer.nodes_went()
+            case Cleared(start, end, held, nodes):
+                self._downloads.pool.let_go(held)
+                if nodes:
+                    self._downloads.recall_all(nodes)
+                    self._announcer.nodes_went()
                 self._announcer.dropped(start, end)
                 self._replicator.stir()
             case Dropped(blocks):

@@ -100,6 +100,7 @@ class Replicator(Orders):
         self.handlers = self.conversation.handlers
         self._watch = LogWatch(self).changed
         log.on_change.append(self._watch)
+        log.coming = lambda: self.downloads.pool.asked
 
     # Peers
 
@@ -244,6 +245,7 @@ class Replicator(Orders):
         if self._closed:
             return
         self.log.on_change.remove(self._watch)
+        self.log.coming = tuple
         for peer in list(self.peers):
             self._remove(peer, None)
         self._closed = True
