@@ -12,6 +12,7 @@ from covey.errors import StoreError
 from covey.feed.messages import NOT_AVAILABLE, Data, NoData, Sync, UpgradeData
 from covey.feed.replication_choices import REQUEST_TIMEOUT, SWAP_AFTER
 from covey.feed.replication_download import MAX_UPGRADE_REST
+from covey.feed.replication_events import StoreFailed
 from covey.feed.replication_peer import CANCEL, DATA, NO_DATA, REQUEST, SYNC
 from tests.feed.replication_links import Link, Side, pass_time, run
 from tests.feed.test_replicator import assert_same, numbered, sent
@@ -308,3 +309,19 @@ def test_blocks_that_a_cut_replaced_are_fetched_even_where_the_old_ones_were_cle
     run(link)
     assert sorted(set(reader.blocks) - {5}) == [0, 7, *range(8, 13)]
     assert reader.blocks[9] == b"block 1"
+
+
+def test_while_the_store_fails_no_late_block_is_taken_either() -> None:
+    _, reader, link = known_pair(60)
+    reader.replicator.want_range(0, 60)
+    reader.replicator.handle_timer(0.0)
+    assert link.peer_of(reader).in_flight == 48
+    reader.records.failing = True
+    link.step()
+    link.step()
+    reader.work()
+    tries = len(reader.told(StoreFailed))
+    assert tries
+    run(link)
+    assert len(reader.told(StoreFailed)) == tries
+    assert not reader.log.staged_blocks

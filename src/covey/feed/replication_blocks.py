@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from heapq import heappop, heappush
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from covey.feed.availability import Availability
 from covey.feed.bitfield import BitPages
+from covey.feed.intervals import Intervals
 from covey.feed.replication_choices import MAX_ASKED, SWAP_AFTER, wanted_batches
 from covey.feed.replication_peer import UNWANT, WANT, ReplicationPeer
 from covey.feed.replication_requests import Outstanding
@@ -349,22 +352,15 @@ class BlockPool:
             cursor = low
         elif not low <= cursor < end:
             cursor = low + self._below(end - low)
-        found = self._first_of(ticket, peer, cursor, end, taken)
+        claims, had = peer.claims, ticket.had
+        first_in = partial(_first_not_in, had, claims) if had else claims.first_in
+        found = first_in(cursor, end, taken)
         if found is None and cursor > low:
-            found = self._first_of(ticket, peer, low, cursor, taken)
+            found = first_in(low, cursor, taken)
         if found is None:
             self._want_range(peer, low, end)
             return None
         peer.cursors[ticket] = found + 1
-        return found
-
-    @staticmethod
-    def _first_of(
-        ticket: RangeTicket, peer: ReplicationPeer, start: int, end: int, taken: BitPages
-    ) -> int | None:
-        found = peer.claims.first_in(start, end, taken)
-        while found is not None and found in ticket.had:
-            found = peer.claims.first_in(ticket.had.first_missing(found), end, taken)
         return found
 
     def _note_taken(self) -> BitPages:
@@ -465,3 +461,12 @@ class BlockPool:
             return False
         del self.asked[index]
         return True
+
+
+def _first_not_in(
+    had: Intervals, claims: Availability, start: int, end: int, taken: BitPages
+) -> int | None:
+    found = claims.first_in(start, end, taken)
+    while found is not None and found in had:
+        found = claims.first_in(had.first_missing(found), end, taken)
+    return found

@@ -160,7 +160,8 @@ class Downloads(EarlyAnswers):
 
         On a slow line a block is longer under way than its request is given time.
         """
-        if outstanding.work is None and peer.paused is None and matches(data, outstanding.request):
+        useful = peer.paused is None and outstanding.work is None and not self.suspended
+        if useful and matches(data, outstanding.request):
             with suppress(VerifyError):
                 verified = self._check(data)
                 if verified.block is not None and not self.pool.wants(verified.block[0]):

@@ -97,7 +97,8 @@ class Feed(FeedSession):
     async def clear(self, start: int, end: int | None = None) -> None:
         """Forget the blocks `start` to before `end` (without it one block) here, to save space.
 
-        They stay part of the log; peers can bring them again. `UsageError` in a snapshot.
+        They stay part of the log, and peers can bring them again: to who asks now, not to a
+        download or `live` that had them before. `UsageError` in a snapshot.
         """
         self._check_open()
         if self._fixed is not None:
