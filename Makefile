@@ -1,8 +1,9 @@
-# make setup | demo | test | lint | bench | clean. Everything sets itself up from nothing.
+# make setup | demo | test | kills | lint | bench | clean. Everything sets itself up from nothing.
 # Needs: Python 3.11 or later, make; Node 20 and npm for the interop tests and the benchmarks.
 #   PYTHON=python3.12   which interpreter makes .venv
 #   NAME=bulk           which rows `make bench` runs (several: NAME="bulk small")
 #   TESTS=tests/wire    which tests `make test` runs
+#   KILLS=50            how often `make kills` kills each loop
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -11,6 +12,7 @@ SHELL := /bin/sh
 
 TESTS ?=
 NAME ?=
+KILLS ?= 200
 
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3 python)
 VENV := .venv
@@ -20,12 +22,13 @@ VENV_READY := $(VENV)/.ready
 NODE_READY := $(NODE)/node_modules/.ready
 HAVE_NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && echo yes)
 
-.PHONY: help setup node-packages demo test lint bench clean
+.PHONY: help setup node-packages demo test kills lint bench clean
 
 help:
 	@echo 'make setup   prepare .venv (the other targets do it too)'
 	@echo 'make demo    publish a file as a log, read and follow it in another process, pass it on'
 	@echo 'make test    all tests; interop with Node where Node is installed'
+	@echo 'make kills   kill -9 each loop that writes 200 times, not 20 as make test does; KILLS=50'
 	@echo 'make lint    ruff check, ruff format --check, mypy --strict'
 	@echo 'make bench   side by side with Node; NAME=bulk picks rows'
 	@echo 'make clean   remove what the other targets made'
@@ -80,6 +83,9 @@ test: $(VENV_READY) $(NODE_IF_PRESENT)
 	  esac; \
 	fi
 	$(BIN)/python -m pytest $(TESTS)
+
+kills: $(VENV_READY)
+	COVEY_KILLS=$(KILLS) $(BIN)/python -m pytest tests/store -k kill
 
 lint: $(VENV_READY)
 	$(BIN)/ruff check .

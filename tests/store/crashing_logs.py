@@ -18,6 +18,7 @@ from covey.store.lmdb_storage import LmdbStorage
 from covey.store.log_records import open_log
 from covey.store.memory_storage import MemoryStorage
 from tests.feed.exchange import fetch, upgrade
+from tests.store.children import fork_for_each_line, tell
 from tests.store.stored_logs import CORE, make
 
 LENGTH = 3000
@@ -35,11 +36,6 @@ def source_log() -> Log:
     log = make(MemoryStorage(), own=True)
     log.append([block(0, index) for index in range(LENGTH)])
     return log
-
-
-def tell(*words: object) -> None:
-    """One line, whole or not at all."""
-    os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
 def append(log: Log, _: Log) -> None:
@@ -137,16 +133,7 @@ LOOPS: dict[str, Callable[[Log, Log], None]] = {
 def main(mode: str, folder: Path) -> None:
     """Fork a child for each line of input."""
     source = source_log()
-    for _ in sys.stdin:
-        child = os.fork()
-        if not child:
-            try:
-                tell("pid", os.getpid())
-                LOOPS[mode](open_log(LmdbStorage(folder), CORE), source)
-            finally:
-                os._exit(1)
-        os.waitpid(child, 0)
-        tell("end")
+    fork_for_each_line(lambda: LOOPS[mode](open_log(LmdbStorage(folder), CORE), source))
 
 
 if __name__ == "__main__":

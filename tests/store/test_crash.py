@@ -1,17 +1,11 @@
-"""Crashes of every kind: after each the log is whole, and nothing acknowledged is lost.
-
-`COVEY_KILLS` is the number of times that each loop is killed.
-"""
+"""Crashes of every kind: after each the log is whole, and nothing acknowledged is lost."""
 
 from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,9 +23,8 @@ from covey.store.memory_storage import MemoryStorage
 from covey.store.storage import KeyRange, Put
 from tests.feed.exchange import fetch, follow_fork, upgrade
 from tests.store import children, crashing_logs
+from tests.store.children import KILLS, Killed
 from tests.store.stored_logs import CORE, assert_intact, contents, make
-
-KILLS = int(os.environ.get("COVEY_KILLS", "20"))
 
 
 class FailingStorage(MemoryStorage):
@@ -309,50 +302,6 @@ def test_what_was_dropped_is_told_and_fetched_again() -> None:
     assert contents(assert_intact(storage))[1] == b"block 1"
 
 
-class Killed:
-    """A loop in another process that is killed at a random moment, again and again."""
-
-    def __init__(self, mode: str, folder: Path, seed: int) -> None:
-        self.folder = folder
-        self._chance = random.Random(seed)
-        root = Path(__file__).parents[2]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", crashing_logs.__name__, mode, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=root,
-        )
-
-    def __enter__(self) -> Killed:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()
-        self._process.wait()
-
-    def rounds(self) -> Iterator[list[list[str]]]:
-        """For each round the lines that were told before the end, split."""
-        assert self._process.stdin is not None
-        for _ in range(KILLS):
-            self._process.stdin.write(b"\n")
-            self._process.stdin.flush()
-            word, child = self._line()
-            assert word == "pid"
-            lines = [self._line() for _ in range(self._chance.choice([1, 3, 10, 40]))]
-            assert ["end"] not in lines
-            time.sleep(self._chance.random() * 0.004)  # any moment: nothing waits for it
-            os.kill(int(child), signal.SIGKILL)
-            while (line := self._line()) != ["end"]:
-                lines.append(line)
-            yield lines
-
-    def _line(self) -> list[str]:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().decode().split()
-
-
 @pytest.fixture(params=["append", "truncate", "accept", "aside"])
 def killed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Killed]]:
     if not hasattr(os, "fork"):
@@ -360,8 +309,12 @@ def killed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
     folder = tmp_path / "store"
     with LmdbStorage(folder) as storage:
         make(storage, own=request.param in ("append", "truncate"))
-    with Killed(request.param, folder, seed=len(request.param)) as process:
+    with Killed(crashing_logs.__name__, request.param, folder, seed=len(request.param)) as process:
         yield request.param, process
+
+
+MOST_APPENDED = 2000
+"""Blocks from which on a log is begun anew: reading all of it after each kill takes its time."""
 
 
 class Check(Protocol):
@@ -384,7 +337,10 @@ class Appending:
 
     def check(self, log: Log) -> None:
         assert log.length >= self.length
-        assert contents(log) == [crashing_logs.block(0, index) for index in range(log.length)]
+        fork = log.fork
+        assert contents(log) == [crashing_logs.block(fork, index) for index in range(log.length)]
+        if log.length > MOST_APPENDED:
+            log.truncate(0)
         self.length = log.length
 
 

@@ -22,9 +22,8 @@ from covey.store.lmdb_storage import LmdbStorage
 from covey.store.lmdb_view import LmdbSnapshot
 from covey.store.records import STORE_HEAD, block_key, block_range, node_key
 from covey.store.storage import Item
-from tests.store.children import line, run, running
+from tests.store.children import KILLS, line, run, running
 
-KILLS = int(os.environ.get("COVEY_KILLS", "20"))
 SMALL_MAP = 1 << 20
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, forks and limits of POSIX")
 
