@@ -145,10 +145,9 @@ class Basestore:
         one that is stored, else `StoreError`.
 
         `active`: have peers asked for it, as the store does when nothing is said. `snapshot`: one
-        whose length stays. `encryption_key`: 32 secret bytes under which blocks are encrypted; it
-        is kept with the log, that of an own log for good, that of another's until one is given
-        again. `timeout`: of its reads, in seconds. Raises `UsageError` when the arguments do not
-        fit together.
+        whose length stays. `encryption_key`: 32 secret bytes under which blocks are encrypted, kept
+        with the log: of an own one for good, of another's until one is given again. `timeout`: of
+        its reads, in seconds. Raises `UsageError` when the arguments do not fit together.
         """
         self._check_open()
         if isinstance(name, bytes):

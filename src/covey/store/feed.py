@@ -47,7 +47,7 @@ class Feed(FeedSession):
 
     Blocks are bytes, numbered from 0. What is not here is brought by peers, verified against the
     writer's signature and kept. Every call raises `ClosedError` after `close`, and `StoreError`
-    when the store fails.
+    when the store fails, those too that wait for blocks then.
     """
 
     # Writing

@@ -123,7 +123,10 @@ class ManifestLearned:
 
 @dataclass(frozen=True, slots=True)
 class StoreFailed:
-    """The store could not keep what was received; it is asked for again when it can be written."""
+    """The store could not keep what was received; it is asked for again when it can be written.
+
+    What waits for blocks at this moment raises the `error`.
+    """
 
     error: CoveyError
     type: Literal["store-error"] = "store-error"
