@@ -283,7 +283,7 @@ async def test_who_is_kept_away_and_opens_again_and_again_loses_the_connection(
         feed = await written(store)
         (ours,) = stranger.home.connections
         assert ours.remote_key is not None
-        feed._opened.replicator._shunned[ours.remote_key] = 1e12
+        feed._opened.replicator._failures[ours.remote_key] = (99, 1e12)
         for _ in range(5):
             await closed(stranger.open(feed))
             assert not ours.closed
