@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covey.errors import UsageError, VerifyError
+from covey.feed import flat_tree
 from covey.feed.hashes import Node
 from covey.feed.messages import Data, HashData
 from covey.feed.reorg import Reorg
@@ -70,6 +71,19 @@ def fork_of(old: int, shared: int, more: int, held: range | None = None) -> Sear
     return Search(reader, writer)
 
 
+def assert_whole(search: Search) -> None:
+    """The reader's nodes are those of the writer, each with its way to a root.
+
+    Paths are asked for up to a node that is here: a block below one without its way has no proof.
+    """
+    nodes, roots = search.reader.nodes, {root.index for root in search.reader.roots}
+    for index, node in nodes.items():
+        assert search.writer.nodes[index] == node
+        if index not in roots:
+            assert flat_tree.sibling(index) in nodes
+            assert flat_tree.parent(index) in nodes
+
+
 @given(
     st.integers(1, 40), st.integers(0, 40), st.integers(0, 40), st.integers(), st.integers(1, 80)
 )
@@ -85,8 +99,7 @@ def test_a_reader_of_everything_finds_the_very_fork_point(
     assert search.requests <= 7
     assert reorg.head.length == search.writer.length
     search.apply(reorg)
-    for index, node in search.reader.nodes.items():
-        assert search.writer.nodes[index] == node
+    assert_whole(search)
     assert search.reader.roots == search.writer.roots
     search.reader.fetch(search.writer, range(shared, search.writer.length))
     assert search.reader.blocks == search.writer.blocks
@@ -98,9 +111,10 @@ def test_a_reader_of_everything_finds_the_very_fork_point(
     st.integers(0, 40),
     st.integers(),
     st.sets(st.integers(0, 39), max_size=9),
+    st.integers(1, 80),
 )
 def test_a_sparse_reader_never_keeps_a_block_that_was_rewritten(
-    old: int, shared: int, more: int, seed: int, held: set[int]
+    old: int, shared: int, more: int, seed: int, held: set[int], asked: int
 ) -> None:
     shared = min(shared, old)
     search = fork_of(old, shared, more if shared else more + 1, range(0))
@@ -108,12 +122,11 @@ def test_a_sparse_reader_never_keeps_a_block_that_was_rewritten(
     fresh = PlainLog.of(*blocks(old, "old"))
     search.reader.nodes.update((root.index, root) for root in fresh.roots)
     search.reader.fetch(fresh, (block for block in held if block < old))
-    reorg = search.start()
+    reorg = search.start(min(asked, search.writer.length))
     found = search.run(reorg, random.Random(seed))
     assert found <= shared
     search.apply(reorg)
-    for index, node in search.reader.nodes.items():
-        assert search.writer.nodes[index] == node
+    assert_whole(search)
     for block, data in search.reader.blocks.items():
         assert search.writer.blocks[block] == data
 
@@ -212,6 +225,57 @@ def test_a_node_that_came_with_one_of_ours_as_its_sibling_is_proven_at_once() ->
     reorg = search.start(7)
     assert reorg.shared == 7
     assert search.writer.nodes[14] in reorg.nodes
+
+
+def test_the_sibling_of_a_node_that_was_proven_later_is_proven_with_it() -> None:
+    search = fork_of(8, 1, 12)
+    reorg = search.start(4)
+    # 3 came as the root of four blocks and 11 as an additional node; 3 is asked for.
+    assert reorg.wanted == (0, 4, 2)
+    search.run(reorg, random.Random(1))
+    assert {search.writer.nodes[3], search.writer.nodes[11]} <= set(reorg.nodes)
+
+
+def test_a_lie_about_that_sibling_is_put_right() -> None:
+    search = fork_of(8, 1, 12)
+    request = ask(fork=1, upgrade=(0, 4), manifest=True)
+    answer = search.writer.answer(request)
+    upgrade = answer.upgrade
+    assert upgrade is not None
+    assert (upgrade.nodes[-1].index, upgrade.additional_nodes[0].index) == (3, 11)
+    third, eleventh = upgrade.nodes[-1], upgrade.additional_nodes[0]
+    moved = upgrade._replace(
+        nodes=[third._replace(size=third.size + 1)],
+        additional_nodes=[
+            eleventh._replace(size=eleventh.size - 1),
+            *upgrade.additional_nodes[1:],
+        ],
+    )
+    reader = search.reader
+    reorg = Reorg(
+        answer._replace(upgrade=moved),
+        length=reader.length,
+        get_node=reader.nodes.get,
+        authority=reader.authority,
+    )
+    search.run(reorg, random.Random(1))
+    assert {search.writer.nodes[3], search.writer.nodes[11]} <= set(reorg.nodes)
+
+
+@pytest.mark.parametrize("grown", range(4, 17))
+def test_blocks_that_came_since_the_search_began_are_not_shared(grown: int) -> None:
+    writer = PlainLog.of(*blocks(16, "old"))
+    writer.rewrite(9, *blocks(7, "new"))
+    reader = PlainLog()
+    reader.catch_up(PlainLog.of(*blocks(3, "old")))
+    search = Search(reader, writer)
+    reorg = search.start(12)
+    longer = PlainLog.of(*blocks(grown, "old"))
+    reader.catch_up(longer)
+    reader.fetch(longer, range(grown))
+    assert search.run(reorg, random.Random(grown)) == 3
+    search.apply(reorg)
+    assert_whole(search)
 
 
 def test_a_lie_about_the_size_of_a_node_that_is_ours_is_refused() -> None:

@@ -56,7 +56,8 @@ class Reorg:
     def __init__(self, data: Data, *, length: int, get_node: GetNode, authority: Authority) -> None:
         """Start with the answer to an upgrade from 0 to the head of the fork.
 
-        `length` and `get_node` are ours and must not change meanwhile. Raises `VerifyError`.
+        `length` and `get_node` are ours; what `get_node` gives may become more meanwhile, not less.
+        Raises `VerifyError`.
         """
         verified = verify(
             data, roots=(), length=0, fork=data.fork, get_node=_nothing, authority=authority
@@ -114,15 +115,28 @@ class Reorg:
         if top is None or not fold.computed or top[::2] != split[::2]:
             raise VerifyError(f"the answer does not lead from below to node {split.index}")
         proven, claimed = settle(fold.claimed, self._get_node)
-        self._nodes.update((node.index, node) for node in (top, *fold.nodes, *proven))
+        self._nodes.update((node.index, node) for node in (*self._pair(top), *fold.nodes, *proven))
         self._learn((*fold.nodes, *proven, *claimed))
         self._narrow(split)
 
     def _learn(self, nodes: Iterable[Node]) -> None:
         self._known.update((node.index, node) for node in nodes)
 
+    def _pair(self, top: Node) -> list[Node]:
+        """A node that is proven now, and its sibling: their parent was, so is what is left of it.
+
+        Kept without the sibling, it would lead nowhere.
+        """
+        sibling = self._known.get(flat_tree.sibling(top.index))
+        parent = self._nodes.get(flat_tree.parent(top.index))
+        if sibling is None or parent is None or parent.size < top.size:
+            return [top]
+        return [top, sibling._replace(size=parent.size - top.size)]
+
     def _is_ours(self, node: Node) -> bool:
-        """Whether our tree has the same node: then all blocks below are the same."""
+        """Whether our tree had the same node: then all blocks below are the same."""
+        if flat_tree.right_span(node.index) >= 2 * self._length:
+            return False
         ours = self._get_node(node.index)
         return ours is not None and ours.hash == node.hash
 
