@@ -172,7 +172,6 @@ class TestReading:
         with pytest.raises(StoreError, match="block 1"):
             log.served_block(1)
 
-
     @pytest.mark.parametrize("index", [*range(15), 16])
     def test_every_damaged_node_is_found(self, index: int) -> None:
         log, records = writer(*numbered(9))
