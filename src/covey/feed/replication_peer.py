@@ -138,6 +138,8 @@ class ReplicationPeer:
         self.probing = False
         """It was asked for a head to compare, after an answer that did not verify."""
         self.doubt = 0
+        self.earlier_failures = 0
+        """So many of the failures were on earlier connections."""
         """What is to be paid back by good answers; see `replication_paths`."""
         self.failures = self.backoffs = self.unasked = self.invalid_requests = 0
         self.blocks_down = self.bytes_down = self.blocks_up = self.bytes_up = 0

@@ -127,7 +127,8 @@ class Replicator(Orders):
         peer = ReplicationPeer(
             send, owner=self, remote_key=remote_key, seeks=seeks, limits=self._limits
         )
-        peer.failures = 0 if remote_key is None else self._failures_of(remote_key, now)
+        if remote_key is not None:
+            peer.failures = peer.earlier_failures = self._failures_of(remote_key, now)
         peer.round_trip = round_trip
         peer.requests = RequestQueue(self.log, peer, self.publish)
         self.peers[peer] = None
@@ -387,9 +388,11 @@ class Replicator(Orders):
         return count
 
     def _remember_failures(self, peer: ReplicationPeer) -> None:
-        """Who comes again has no more chances than who stays."""
+        """Who comes again has no more chances than who stays, for the time after a failure."""
         key = peer.remote_key
-        if key is None or peer.failures <= self._failures_of(key, self._now):
+        if key is None or peer.failures == peer.earlier_failures:
+            return
+        if peer.failures <= self._failures_of(key, self._now):
             return
         self._failures.pop(key, None)
         if len(self._failures) >= MAX_SHUNNED:
