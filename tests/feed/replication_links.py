@@ -23,7 +23,7 @@ PAIR = KeyPair.from_seed(b"\x11" * 32)
 
 
 class DictRecords:
-    """The records of one log in dicts; fails from the commit on that `fails_at` tells."""
+    """The records of one log in dicts; writes raise while it is `failing`, reads of `damaged`."""
 
     def __init__(self) -> None:
         self.nodes: dict[int, Node] = {}
@@ -35,9 +35,13 @@ class DictRecords:
         self.hints: Hints | None = None
         self.commits = 0
         self.failing = False
+        self.damaged: set[int] = set()
+        """Nodes that cannot be read until they are written again."""
 
     def node(self, index: int) -> Node | None:
         """A node."""
+        if index in self.damaged:
+            raise StoreError(f"the store is damaged: node {index}")
         return self.nodes.get(index)
 
     def block(self, index: int) -> bytes | None:
@@ -67,6 +71,7 @@ class DictRecords:
                         del store[index]
         self.blocks.update(changes.blocks)
         self.nodes.update((node.index, node) for node in changes.nodes)
+        self.damaged.difference_update([node.index for node in changes.nodes])
         self.pages.update(changes.pages)
         self.head = changes.head or self.head
         self.hints = changes.hints or self.hints

@@ -433,12 +433,14 @@ class Downloads(EarlyAnswers):
             return None
         try:
             return self._check(data)
-        except StaleProof:
+        except (VerifyError, StoreError) as error:
             self._return_block(outstanding)
-            self._back_off(peer, None)
-        except VerifyError as error:
-            self._return_block(outstanding)
-            self.fail(peer, error)
+            if isinstance(error, StoreError):
+                self._log.unreadable(error)
+            elif isinstance(error, StaleProof):
+                self._back_off(peer, None)
+            else:
+                self.fail(peer, error)
         return None
 
     def _check(self, data: Data) -> Verified:
@@ -451,6 +453,7 @@ class Downloads(EarlyAnswers):
             fork=log.fork,
             get_node=log.node,
             authority=log.authority,
+            known_node=log.known_node,
         )
 
     def _return_block(self, outstanding: Outstanding) -> None:

@@ -170,7 +170,10 @@ class Conversation:
             return
         self._downloads.forks.restart()
         reorg, shared = finished
-        self._log.reorg(reorg.head, reorg.nodes, shared, manifest=reorg.manifest)
+        try:
+            self._log.reorg(reorg.head, reorg.nodes, shared, manifest=reorg.manifest)
+        except StoreError as error:
+            self._downloads.store_failed(error)
 
     def push(self, index: int) -> None:
         """Send a block unasked to all who allow it and lack it."""

@@ -41,8 +41,8 @@ class PeerOwner(Protocol):
         """A handler raised: the peer is over."""
         ...
 
-    def store_failed(self, error: StoreError) -> None:
-        """A record could not be read or written."""
+    def read_failed(self, error: StoreError) -> None:
+        """A record could not be read."""
         ...
 
     def stir(self) -> None:
@@ -172,7 +172,7 @@ class ReplicationPeer:
                 self._owner.peer_failed(self, error, now)
                 raise
             except StoreError as error:
-                self._owner.store_failed(error)
+                self._owner.read_failed(error)
 
     def drained(self, now: float) -> None:
         """The channel, that was full, is empty again."""

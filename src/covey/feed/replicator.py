@@ -21,6 +21,7 @@ from covey.feed.replication_events import (
     Event,
     PeerAdded,
     PeerRemoved,
+    ReadFailed,
     ReplicationError,
 )
 from covey.feed.replication_messages import Conversation
@@ -38,6 +39,8 @@ SHUN_TIME = 600.0
 """Seconds for which it is remembered, by the key of a peer, that its answers did not verify."""
 MAX_SHUNNED = 1024
 """Keys remembered so; the oldest is forgotten for a new one."""
+MAX_UNREADABLE = 1024
+"""Records told of that could not be read; nothing is told of more."""
 LINGER = (20.0, 40.0)
 """Seconds from the last use of a log until peers are told that it is not downloaded any more."""
 
@@ -101,6 +104,8 @@ class Replicator(Orders):
         self._watch = LogWatch(self).changed
         log.on_change.append(self._watch)
         log.coming = lambda: self.downloads.pool.asked
+        self._unreadable: set[str] = set()
+        log.unreadable = self.read_failed
 
     # Peers
 
@@ -247,6 +252,7 @@ class Replicator(Orders):
             return
         self.log.on_change.remove(self._watch)
         self.log.coming = tuple
+        self.log.unreadable = lambda _: None
         for peer in list(self.peers):
             self._remove(peer, None)
         self._closed = True
@@ -285,7 +291,7 @@ class Replicator(Orders):
             self.updates.check(now)
             self._tell_downloading()
         except StoreError as error:
-            self.store_failed(error)
+            self.read_failed(error)
         finally:
             self._inside = False
 
@@ -318,6 +324,13 @@ class Replicator(Orders):
     def store_failed(self, error: StoreError) -> None:
         """A record could not be read or written: nothing is asked for until `resume`."""
         self.downloads.store_failed(error)
+
+    def read_failed(self, error: StoreError) -> None:
+        """A record could not be read: that is told once, and everything else goes on."""
+        told = str(error)
+        if told not in self._unreadable and len(self._unreadable) < MAX_UNREADABLE:
+            self._unreadable.add(told)
+            self.publish(ReadFailed(error))
 
     def peer_drained(self, peer: ReplicationPeer, now: float) -> None:
         """Answer what the peer asked meanwhile."""

@@ -329,6 +329,9 @@ class OpenLog:
                 logger.warning("%r: the store failed: %s", self, error)
                 self._publish(feed_events.StoreFailed(error))
                 self.writing.store_failed(error)
+            case told.ReadFailed(error):
+                logger.warning("%r: what is stored cannot be read: %s", self, error)
+                self._publish(feed_events.ReadFailed(error))
             case told.Conflict(length, fork, peer):
                 self._publish(feed_events.ConflictFound(length, fork, self.peers.get(peer)))
                 why = FrozenError(
