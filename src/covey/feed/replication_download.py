@@ -268,7 +268,7 @@ class Downloads(EarlyAnswers):
         """Cancel requests that were not answered in time; `ReplicationError` after too many."""
         expired: list[Outstanding] = []
         while (oldest := peer.table.oldest()) is not None:
-            if now - oldest.sent < REQUEST_TIMEOUT:
+            if oldest.sent + REQUEST_TIMEOUT > now:
                 break
             peer.cancel(oldest.request.id)
             expired.append(oldest)
