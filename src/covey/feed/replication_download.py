@@ -471,6 +471,8 @@ class Downloads(EarlyAnswers):
                 return
             if block is not None and block.index not in peer.claims:
                 return
+            if block is None and request.upgrade and request.upgrade.start < self._log.length:
+                return  # What it was asked for came otherwise meanwhile.
         if block is not None:
             peer.claims.refute(block.index)
         peer.backoffs += 1

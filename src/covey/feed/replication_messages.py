@@ -227,6 +227,9 @@ class Conversation:
             self._replicator.publish(InvalidData(peer, error))
             self._downloads.unasked(peer)
             return
+        block = verified.block
+        if verified.upgrade is not None or (block is not None and not log.has(block[0])):
+            peer.backoffs = 0
         self._downloads.accept(peer, verified)
 
     def _on_history(self, peer: ReplicationPeer, data: Data, now: float) -> bool:
