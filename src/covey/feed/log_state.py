@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from covey.errors import StoreError, UsageError, VerifyError
+from covey.errors import CoveyError, StoreError, UsageError, VerifyError
 from covey.feed import tree
 from covey.feed.bitfield import BitPages
 from covey.feed.hashes import EMPTY_TREE_HASH, Node, leaf_node, tree_hash
@@ -41,6 +41,7 @@ class LogState:
         "_cache",
         "_doubtful",
         "_hints",
+        "_lost",
         "_records",
         "_revision",
         "_sound",
@@ -93,6 +94,7 @@ class LogState:
         self._teller = Teller()
         self.on_change = self._teller.listeners
         self._doubtful = False
+        self._lost: CoveyError | None = None  # why what was staged last could not be stored
         self._revision = 0  # counts what takes nodes away
         self._hints = hints or Hints()
         self.remote_contiguous_length = self._hints.remote_contiguous_length

@@ -196,20 +196,19 @@ class Downloads(EarlyAnswers):
             peer.missed_upgrades = 0
         block = verified.block
         if block is not None:
-            index, value = block
-            if self._log.has(index) or index in self.pool.arrived:
-                self.pool.cancel(index)
+            if self._log.has(block[0]) or block[0] in self.pool.arrived:
                 verified = verified._replace(block=None)
             else:
-                peer.blocks_down += 1
-                peer.bytes_down += len(value)
-                self.pool.came(index, peer, value)
+                self.pool.came(peer, *block)
         try:
             self._log.accept(verified)
         except StoreError as error:
             if verified.block is not None:
                 self.pool.lost((verified.block[0],))
             self.store_failed(error)
+        if block is not None:
+            # Only now: nothing may come between what was checked and its storing.
+            self.pool.cancel(block[0])
 
     def store_failed(self, error: StoreError) -> None:
         """Ask for nothing more until somebody says that the store works again."""

@@ -76,7 +76,6 @@ class Conversation:
             self._announcer.sync(peer)
         self._downloads.fill(peer, now)
         self._replicator.updates.check(now)
-        self._replicator.settle(now)
 
     def on_request(self, peer: ReplicationPeer, message: Request, now: float) -> None:
         """The peer asks for something."""
@@ -99,14 +98,12 @@ class Conversation:
             self._on_push(peer, message)
         else:
             self._downloads.unasked(peer)
-        self._replicator.settle(now)
 
     def on_no_data(self, peer: ReplicationPeer, message: NoData, now: float) -> None:
         """The peer does not have what it was asked for."""
         peer.stalled = False
         self._downloads.on_no_data(peer, message, now)
         self._replicator.updates.check(now)
-        self._replicator.settle(now)
 
     def on_want(self, peer: ReplicationPeer, message: Want, now: float) -> None:
         """The peer wants to know what we hold."""
@@ -126,7 +123,6 @@ class Conversation:
         self.note_contiguous(peer, start)
         self._downloads.pool.see_again(peer, start, start + 8 * len(words))
         self._downloads.fill(peer, now)
-        self._replicator.settle(now)
 
     def on_range(self, peer: ReplicationPeer, message: Range, now: float) -> None:
         """Blocks that the peer holds now, or no longer."""
@@ -137,7 +133,6 @@ class Conversation:
             self.note_contiguous(peer, start)
             self._downloads.pool.see_again(peer, start, start + length)
             self._downloads.fill(peer, now)
-        self._replicator.settle(now)
 
     def on_extension(self, peer: ReplicationPeer, message: ExtensionMessage, _now: float) -> None:
         """A message for whoever uses the log."""

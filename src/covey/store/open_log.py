@@ -253,9 +253,13 @@ class OpenLog:
     # The timer and the writing of what was received
 
     def touch(self) -> None:
-        """Something was done with the replicator: see to its timer and to what is to be written."""
+        """Something was done with the replicator: see to its timer and to what is to be written.
+
+        Nothing while the replicator is at work, as a write that ends may take away on what it
+        counts: whoever called it comes here afterwards.
+        """
         replicator, writing = self._replicator, self.writing
-        if replicator is None or self.closed:
+        if replicator is None or self.closed or replicator.inside:
             return
         if self.log.staged_blocks or writing.held_back:
             writing.look(soon=replicator.flush_wanted)
