@@ -167,3 +167,16 @@ def test_a_fork_that_cannot_be_stored_is_a_failure_of_the_store() -> None:
     reader.replicator.resume(0.0)
     run(link)
     assert reader.log.tree_hash == writer.log.tree_hash
+
+
+def test_who_waits_for_a_block_that_is_damaged_as_soon_as_it_is_stored_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writer = Side.of()
+    got: list[Any] = []
+    for index in (0, 1):
+        writer.replicator.want_block(index, done=got.append)
+    monkeypatch.setattr(writer.records, "block", lambda _index: b"rotten")
+    writer.log.append([b"fresh"])
+    (error,) = got
+    assert isinstance(error, StoreError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from covey.errors import StoreError
 from covey.feed.log_events import (
     Appended,
     Cleared,
@@ -67,6 +68,13 @@ class LogWatch:
         self._replicator.updates.head_changed()
         self._replicator.stir()
 
+    def _read(self, index: int) -> bytes | StoreError | None:
+        """A block for those who wait for it, or why it cannot be read."""
+        try:
+            return self._log.block(index)
+        except StoreError as error:
+            return error
+
     def _on_stored(self, blocks: list[int]) -> None:
         """Blocks are held: tell the peers, and who waits for them."""
         pool = self._downloads.pool
@@ -84,7 +92,7 @@ class LogWatch:
                 work = pool.works.pop(index, None)
                 if work is not None:
                     pool.awaited.discard(index)
-                    value = self._log.block(index) if arrived is None else arrived[1]
+                    value = self._read(index) if arrived is None else arrived[1]
                     for ticket in work.tickets:
                         ticket.finish(value)
         for wanted in pool.ranges_touched(blocks):
