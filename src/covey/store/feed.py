@@ -361,6 +361,7 @@ class Feed(FeedSession):
             snapshot=snapshot,
             encryption_key=mine.encryption_key,
             timeout=mine.timeout if timeout is _UNSET else timeout,
+            linger=mine.linger,
         )
         return self._owner.new_session(self._opened, options)
 

@@ -50,6 +50,7 @@ class Options:
     snapshot: bool = False
     encryption_key: bytes | None = None
     timeout: float | None = None
+    linger: bool = True
 
     def __repr__(self) -> str:
         encrypted = self.encryption_key is not None
@@ -172,6 +173,11 @@ class FeedSession:
     def encryption_key(self) -> bytes | None:
         """The secret under which blocks are encrypted, if they are."""
         return self._options.encryption_key
+
+    @property
+    def lingers(self) -> bool:
+        """Whether the log stays wanted for a while after this session, if it was the last one."""
+        return self._options.linger
 
     @property
     def is_snapshot(self) -> bool:

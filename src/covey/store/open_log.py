@@ -66,11 +66,18 @@ class LogHost(Protocol):
     def forget(self, log: OpenLog) -> None:
         """`log` was closed."""
 
+    def head_changed(self, log: OpenLog) -> None:
+        """`log` has another length or fork, which is stored."""
+
 
 class LogSession(Protocol):
     """What an open log needs of its sessions."""
 
     active: bool
+
+    @property
+    def lingers(self) -> bool:
+        """Whether the log stays wanted for a while when this was its last session."""
 
     def publish(self, event: feed_events.FeedEvent) -> None:
         """Tell who listens, and act on it."""
@@ -180,6 +187,9 @@ class OpenLog:
         if self.sessions.pop(session, self) is self or self.closed:
             return
         if self.wanted and self._leaving is None and not any(s.active for s in self.sessions):
+            if not session.lingers:
+                self._left()
+                return
             when = self.host.clock.time() + self.host.chance.uniform(*LINGER)
             self._leaving = self.host.clock.call_at(when, self._left)
         self.look_idle()
@@ -373,6 +383,8 @@ class OpenLog:
         event = feed_events.of_change(change)
         if event is not None:
             self._publish(event)
+        if isinstance(event, feed_events.Appended | feed_events.Truncated):
+            self.host.head_changed(self)
 
     def _told(self, event: told.Event) -> None:
         now = self.host.clock.time()

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from covey.limits import Limits
 from covey.owned_tasks import OwnedTasks
 from covey.store.clock import Chance, Clock
 from covey.store.derivation import PRIMARY_KEY_SIZE
-from covey.store.feed_events import FeedLeft, FeedMissed, FeedOpened, StoreEvent
+from covey.store.feed_events import FeedLeft, FeedMissed, FeedOpened, HeadChanged, StoreEvent
 from covey.store.lmdb_storage import LmdbStorage
 from covey.store.log_records import open_log
 from covey.store.memory_storage import MemoryStorage
@@ -39,6 +40,9 @@ from covey.store.records import (
     alias_range,
     auth_key,
     core_by_discovery_key,
+    core_number,
+    fork_and_length,
+    head_key,
 )
 from covey.store.storage import Put, Storage
 from covey.store.writer import Writer
@@ -89,6 +93,8 @@ class StoreRoot:
         self.streams: dict[Any, StoreStream] = {}
         """By connection."""
         self.events: EventStream[StoreEvent] = EventStream(backlog=settings.limits.event_backlog)
+        self.heads: EventStream[HeadChanged] = EventStream()
+        """Heads of open logs that changed, for those who subscribe."""
         self.tasks = OwnedTasks(logger)
         self.writer = Writer()
         self._nodes = NodeMemory()
@@ -169,6 +175,7 @@ class StoreRoot:
         self.closed = True
         await self.tasks.end()
         self.events.close()
+        self.heads.close()
         if self._storage is not None:
             self._storage.close()
 
@@ -200,6 +207,27 @@ class StoreRoot:
             return None
         record = self.record(discovery_key)
         return None if record is None else self._open(record.core)
+
+    def stored_heads(self, keys: Sequence[bytes]) -> list[tuple[int, int]]:
+        """Fork and length of logs, in their order, without opening any; zeros for one not here.
+
+        Raises `StoreError` for a record that is damaged.
+        """
+        found = [discovery_key_of(key) for key in keys]
+        storage = self.storage
+        cores = storage.get_many([core_by_discovery_key(one) for one in found])
+        numbers = [None if value is None else core_number(value) for value in cores]
+        values = storage.get_many([head_key(one) for one in numbers if one is not None])
+        stored = iter(values)
+        heads = []
+        for discovery_key, number in zip(found, numbers, strict=True):
+            value = None if number is None else next(stored)
+            opened = self.logs.get(discovery_key)
+            if opened is not None:
+                heads.append((opened.log.fork, opened.log.length))
+            else:
+                heads.append((0, 0) if value is None else fork_and_length(value))
+        return heads
 
     def find_named(self, alias: Alias) -> OpenLog | None:
         """The log of that name; None when there is none yet."""
@@ -306,6 +334,10 @@ class StoreRoot:
         if self.logs.get(log.log.discovery_key) is log:
             del self.logs[log.log.discovery_key]
             self.events.publish(FeedLeft(log.log.key, log.log.discovery_key))
+
+    def head_changed(self, log: OpenLog) -> None:
+        """`log` has another length or fork, which is stored."""
+        self.heads.publish(HeadChanged(log.log.key, log.log.fork, log.log.length))
 
     def missed(self, discovery_key: bytes, remote_key: bytes | None) -> None:
         """A remote asked for what is not here."""
