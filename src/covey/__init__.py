@@ -57,6 +57,14 @@ if TYPE_CHECKING:
     from covey.networker.networker import Networker
     from covey.store.basestore import Basestore
     from covey.store.feed import Feed
+    from covey.wakeup import (
+        Lookup,
+        Wakeup,
+        WakeupHandlers,
+        WakeupPeer,
+        WakeupSession,
+        WriterHead,
+    )
 
 _HOMES: Final = {
     "covey.address": ("Address",),
@@ -106,6 +114,14 @@ _HOMES: Final = {
     "covey.networker.networker": ("Networker",),
     "covey.store.basestore": ("Basestore",),
     "covey.store.feed": ("Feed",),
+    "covey.wakeup": (
+        "Lookup",
+        "Wakeup",
+        "WakeupHandlers",
+        "WakeupPeer",
+        "WakeupSession",
+        "WriterHead",
+    ),
 }
 
 if not TYPE_CHECKING:
@@ -143,6 +159,7 @@ __all__ = [
     "Lagged",
     "LimitError",
     "Limits",
+    "Lookup",
     "Networker",
     "PeerFound",
     "ProtocolError",
@@ -155,5 +172,10 @@ __all__ = [
     "Topic",
     "UsageError",
     "VerifyError",
+    "Wakeup",
+    "WakeupHandlers",
+    "WakeupPeer",
+    "WakeupSession",
+    "WriterHead",
     "__version__",
 ]
