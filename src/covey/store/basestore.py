@@ -152,10 +152,7 @@ class Basestore:
         fit together.
         """
         self._check_open()
-        if isinstance(name, bytes):
-            if key is not None:
-                raise UsageError("one key at a time")
-            name, key = None, name
+        name, key = _name_or_key(name, key)
         _check_kinds(discovery_key, encryption_key, key_pair, manifest)
         given = key is not None or key_pair is not None or manifest is not None
         if bool(name) + given + (discovery_key is not None) > 1:
@@ -371,6 +368,15 @@ class Basestore:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _name_or_key(name: str | bytes | None, key: bytes | None) -> tuple[str | None, bytes | None]:
+    """The name and the key, of which the key may stand in the place of the name."""
+    if not isinstance(name, bytes):
+        return name, key
+    if key is not None:
+        raise UsageError("one key at a time")
+    return None, name
 
 
 def _check_kinds(

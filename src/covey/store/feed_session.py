@@ -77,6 +77,7 @@ class FeedSession:
         self._owner = owner
         self._options = options
         self.active = options.active
+        self.lingers = options.linger
         self._events: EventStream[FeedEvent] | None = None
         self._waiting: dict[Callable[[Any], None], int] = {}
         """What waits, and how many of the first blocks must stay what they are for it."""
@@ -173,11 +174,6 @@ class FeedSession:
     def encryption_key(self) -> bytes | None:
         """The secret under which blocks are encrypted, if they are."""
         return self._options.encryption_key
-
-    @property
-    def lingers(self) -> bool:
-        """Whether the log stays wanted for a while after this session, if it was the last one."""
-        return self._options.linger
 
     @property
     def is_snapshot(self) -> bool:

@@ -40,7 +40,6 @@ ASIDE_BYTES, ASIDE_BLOCK = 512 << 10, 16 << 10
 """Bytes from which on they are written in a thread, where blocks have so many on average."""
 HOLD_BYTES: Final = 12 << 20
 """Bytes that wait while others are written from which on nothing more is asked for."""
-
 RETRY_STORE: Final = 5.0
 """Seconds until blocks are asked for again after the store could not keep any."""
 
@@ -66,18 +65,12 @@ class LogHost(Protocol):
     def forget(self, log: OpenLog) -> None:
         """`log` was closed."""
 
-    def head_changed(self, log: OpenLog) -> None:
-        """`log` has another length or fork, which is stored."""
-
 
 class LogSession(Protocol):
     """What an open log needs of its sessions."""
 
     active: bool
-
-    @property
-    def lingers(self) -> bool:
-        """Whether the log stays wanted for a while when this was its last session."""
+    lingers: bool
 
     def publish(self, event: feed_events.FeedEvent) -> None:
         """Tell who listens, and act on it."""
@@ -187,11 +180,8 @@ class OpenLog:
         if self.sessions.pop(session, self) is self or self.closed:
             return
         if self.wanted and self._leaving is None and not any(s.active for s in self.sessions):
-            if not session.lingers:
-                self._left()
-                return
-            when = self.host.clock.time() + self.host.chance.uniform(*LINGER)
-            self._leaving = self.host.clock.call_at(when, self._left)
+            wait = self.host.chance.uniform(*LINGER) if session.lingers else 0.0
+            self._leaving = self.host.clock.call_at(self.host.clock.time() + wait, self._left)
         self.look_idle()
 
     def _want(self) -> None:
@@ -383,8 +373,6 @@ class OpenLog:
         event = feed_events.of_change(change)
         if event is not None:
             self._publish(event)
-        if isinstance(event, feed_events.Appended | feed_events.Truncated):
-            self.host.head_changed(self)
 
     def _told(self, event: told.Event) -> None:
         now = self.host.clock.time()

@@ -11,10 +11,13 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from covey.errors import ClosedError, StoreError, UsageError
 from covey.events import EventStream
+from covey.feed.log import Log
+from covey.feed.log_events import Appended, LogEvent, Truncated
 from covey.feed.log_staging import NodeMemory
 from covey.feed.manifest import Manifest
 from covey.feed.signatures import Authority
@@ -314,6 +317,7 @@ class StoreRoot:
     def _open(self, core: int) -> OpenLog:
         auth = self._auth(core)
         opened = OpenLog(self, core, auth, open_log(self.storage, core, memory=self._nodes))
+        opened.log.on_change.append(partial(self._head_changed, opened.log))
         self.logs[auth.discovery_key] = opened
         opened.look_idle()
         self.events.publish(FeedOpened(auth.key, auth.discovery_key))
@@ -335,9 +339,10 @@ class StoreRoot:
             del self.logs[log.log.discovery_key]
             self.events.publish(FeedLeft(log.log.key, log.log.discovery_key))
 
-    def head_changed(self, log: OpenLog) -> None:
-        """`log` has another length or fork, which is stored."""
-        self.heads.publish(HeadChanged(log.log.key, log.log.fork, log.log.length))
+    def _head_changed(self, log: Log, change: LogEvent) -> None:
+        """`log` has another length or fork, which is stored; other changes are nobody's concern."""
+        if isinstance(change, Appended | Truncated):
+            self.heads.publish(HeadChanged(log.key, log.fork, log.length))
 
     def missed(self, discovery_key: bytes, remote_key: bytes | None) -> None:
         """A remote asked for what is not here."""
