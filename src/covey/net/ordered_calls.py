@@ -115,6 +115,7 @@ class OrderedCalls:
         """Wait until nothing is under way, or the calls have had their time."""
         while tasks := {chain.task for chain in self._chains.values() if chain.task is not None}:
             await asyncio.wait(tasks)
+            await asyncio.sleep(0)  # so that their callbacks have run
 
     # Inside
 
@@ -136,20 +137,26 @@ class OrderedCalls:
 
     async def _work(self, key: Hashable, chain: _Chain, first: _Waiting) -> None:
         waiting: _Waiting | None = first
-        while waiting is not None:
-            call, result = waiting
-            try:
-                async with asyncio.timeout_at(chain.until) as scope:
-                    chain.scope = scope
-                    await result
-            except Exception as error:  # noqa: BLE001  the edge of a user callback
-                if scope.expired():
-                    logger.warning("%s was cancelled: its peer is gone", call.name)
-                else:
-                    self._failed(key, call, error)
-            finally:
-                chain.scope = None
-            waiting = self._advance(key, chain)
+        try:
+            while waiting is not None:
+                await self._finish(key, chain, waiting)
+                waiting = self._advance(key, chain)
+        finally:
+            self._end(key, chain)  # in this turn: what comes in the next one is a new chain
+
+    async def _finish(self, key: Hashable, chain: _Chain, waiting: _Waiting) -> None:
+        call, result = waiting
+        try:
+            async with asyncio.timeout_at(chain.until) as scope:
+                chain.scope = scope
+                await result
+        except Exception as error:  # noqa: BLE001  the edge of a user callback
+            if scope.expired():
+                logger.warning("%s was cancelled: its peer is gone", call.name)
+            else:
+                self._failed(key, call, error)
+        finally:
+            chain.scope = None
 
     def _end(self, key: Hashable, chain: _Chain) -> None:
         if self._chains.get(key) is chain:
