@@ -16,10 +16,12 @@ from covey.limits import Limits
 from covey.networker import group_peer as group_peer_module
 from covey.networker import wakeup_policy
 from covey.networker.group import ANNOUNCE_WINDOW
-from covey.networker.head_table import Head
+from covey.networker.head_table import Head, KeyRange, Summary
 from covey.networker.networker import NETWORKER_LIMITS
+from covey.networker.reconcile import FINAL, Probe
 from covey.store import open_log
 from covey.store.basestore import Basestore
+from covey.store.feed_events import HeadChanged
 from covey.wakeup import Wakeup, WriterHead
 from tests.networker.groups import (
     CAPABILITY,
@@ -399,6 +401,61 @@ async def test_after_a_flood_the_peer_is_asked_anew(monkeypatch: pytest.MonkeyPa
         await until(lambda: lookups(second) == (0, 1))
         session.lookup(session.peers[0], b"cvy\x01" + bytes(28))
         await until(lambda: lookups(second) == (1, 2))
+
+
+async def test_claims_of_other_histories_that_are_none_open_ever_less() -> None:
+    async with two_stores(1) as (stores, keys), liar(stores, keys, linger=0.0) as (session, second):
+        claim = Probe(KeyRange(8, int.from_bytes(keys[0][:4], "big")), Summary(1, bytes(18)), FINAL)
+        for number in range(3):
+            session.announce(session.peers[0], [WriterHead(keys[0], 1)])
+            session.lookup(session.peers[0], claim.encode())
+            if number < 2:
+                await until(partial(has_closed, second, 1))
+        await until(lambda: lookups(second)[0] == 3)
+        await asyncio.sleep(0.1)  # what must not come would come by then
+        assert second.keys("woken") == keys
+        assert keys[0] in second.group._waker.queue.waiting
+
+
+async def test_a_hint_at_what_came_by_itself_meanwhile_opens_nothing() -> None:
+    async with two_stores(1) as (stores, keys), liar(stores, keys) as (_, second):
+        (peer,) = second.group.peers
+        second.group._hint(keys[0], 2, peer)
+        assert list(second.group._waker.queue.waiting) == keys
+        second.group._head_changed(HeadChanged(keys[0], 0, 2))
+        await until(lambda: not second.group._waker.queue.waiting)
+        assert second.group.woken == frozenset()
+        assert second.keys("woken") == []
+
+
+async def test_announces_while_a_peer_reads_nothing_wait_as_keys_and_leave_later() -> None:
+    async with two_stores(30) as (stores, keys), two(stores, keys) as (first, second):
+        await until(lambda: lookups(first) == (1, 1))
+        (peer,) = first.group._peers.values()
+        await asyncio.sleep(0)
+        drained = asyncio.Event()
+
+        class Full:
+            """A channel whose peer reads nothing."""
+
+            closed = False
+
+            @property
+            def drained(self) -> bool:
+                return drained.is_set()
+
+            async def drain(self) -> None:
+                await drained.wait()
+
+        peer.channel_of = Full  # type: ignore[method-assign,assignment]
+        for number in range(10):
+            await append(stores[0], keys[0], b"%d" % number)
+            await asyncio.sleep(2 * ANNOUNCE_WINDOW / 10)
+        await until(lambda: list(peer._keys) == [keys[0]])
+        assert announces(first)[1] == 0
+        drained.set()
+        await until(lambda: second.head(keys[0]) == Head(0, 11))
+        assert announces(first)[1] == 1
 
 
 # Foreign peers

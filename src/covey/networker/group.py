@@ -123,6 +123,7 @@ class WakeupGroup:
                 linger=options.linger,
                 download=options.download,
                 publish=self._events.publish,
+                head=self._table.get,
             )
         )
         self._peer_options = GroupPeerOptions(
@@ -248,13 +249,14 @@ class WakeupGroup:
             changed = await self._read_heads(keys)
         except CoveyError as error:
             self._failed(error)
+            for key in keys:
+                self._early.pop(key, None)
             return
         for key in changed:
             self._note_change(key, forked=False)
         for key in keys:
             for peer, length in self._early.pop(key, {}).items():
                 self._hint(key, length, peer)
-        self._waker.pump()
 
     async def _read_heads(self, keys: Sequence[bytes]) -> list[bytes]:
         """Note the heads of these logs; gives those with anything in them."""
@@ -311,7 +313,6 @@ class WakeupGroup:
         known = self._peers.get(peer)
         if known is not None:
             known.looked_up(lookup.hash)
-            self._waker.pump()
 
     def _announced(
         self, heads: list[WriterHead], peer: WakeupPeer, _session: WakeupSession
@@ -337,7 +338,6 @@ class WakeupGroup:
         known.announced(heads)
         if refused:
             self._events.publish(UnknownWriters(tuple(unknown), refused, peer))
-        self._waker.pump()
 
     def _hint(self, key: bytes, length: int, peer: WakeupPeer) -> None:
         head = self._table.get(key)

@@ -28,6 +28,7 @@ from covey.owned_tasks import OwnedTasks
 from covey.wakeup import WriterHead
 
 if TYPE_CHECKING:
+    from covey.net.mux import Channel
     from covey.wakeup import WakeupPeer, WakeupSession
 
 logger = logging.getLogger("covey.networker")
@@ -133,14 +134,19 @@ class GroupPeer:
             self._session.lookup(self.peer, probe.encode())
         self._probes.clear()
 
+    def channel_of(self) -> Channel | None:
+        """The channel to the peer; its backlog decides what waits here."""
+        channel: Channel | None = self.peer.channel
+        return channel
+
     @property
     def _drained(self) -> bool:
-        channel = self.peer.channel
+        channel = self.channel_of()
         return channel is None or channel.closed or channel.drained
 
     async def _drain_and_flush(self) -> None:
         try:
-            channel = self.peer.channel
+            channel = self.channel_of()
             if channel is not None:
                 await channel.drain()
         except ClosedError:
@@ -169,9 +175,9 @@ class GroupPeer:
             return  # nothing to tell, and nothing to learn
         probe = read_probe(given)
         now = self._loop.time()
-        cost = 1.0 if probe is None else lookup_cost(self._table.count(probe.where))
-        rate = self._options.limits.lookups_per_second
-        if not self._lookups.spend(cost, now, rate=rate, burst=self._lookup_burst):
+        rate, burst = self._options.limits.lookups_per_second, self._lookup_burst
+        cost = max(1.0, min(burst, self._cost(probe)))
+        if not self._lookups.spend(cost, now, rate=rate, burst=burst):
             if probe is not None:
                 self._owe()
             return
@@ -189,6 +195,11 @@ class GroupPeer:
         for one in reply.probes:
             self._probe(one)
         self.flush()
+
+    def _cost(self, probe: Probe | None) -> float:
+        if probe is None:
+            return lookup_cost(0)
+        return lookup_cost(self._table.count(probe.where) + (len(self._told) if probe.flags else 0))
 
     def _answer_root(self, probe: Probe) -> None:
         revision = self._table.revision

@@ -242,15 +242,15 @@ class WakeQueue:
         times = [line.rests_until for line in self._lines.values() if line.keys]
         return min(times, default=None)
 
-    def closed(self, wake: Wake, now: float, *, failed: bool) -> None:
-        """A log that was open is not any more; `failed`: its hints led nowhere."""
+    def closed(self, wake: Wake, now: float, *, failed: bool | None) -> None:
+        """A log that was open is not any more; `failed`: its hints led nowhere. None: who knows."""
         if not self._vacate(wake):
             return
-        if wake.again and not failed:
+        if wake.again:
             self._wait_again(wake)
-            return
         for source in wake.sources:
-            if (told := self._lines.get(source)) is not None:
+            told = self._lines.get(source)
+            if told is not None and failed is not None:
                 self._judge(told, now, failed=failed)
 
     def _judge(self, line: _Line, now: float, *, failed: bool) -> None:

@@ -20,7 +20,8 @@ from covey.networker.group_events import (
     IdleClosed,
     Woken,
 )
-from covey.networker.wakeup_policy import Fate, Wake, WakeQueue
+from covey.networker.head_table import Head
+from covey.networker.wakeup_policy import Fate, Wake, WakeQueue, is_news
 from covey.owned_tasks import OwnedTasks
 from covey.store.feed_events import FeedEvent
 
@@ -32,7 +33,8 @@ logger = logging.getLogger("covey.networker")
 
 Reason: TypeAlias = Literal["late", "not-so", "removed"]
 _NEWS = frozenset({"append", "truncate", "peer-add", "peer-remove"})
-_SIGNS_OF_LIFE = _NEWS | {"download", "upload"}
+_GAINS = frozenset({"append", "truncate", "download"})
+_SIGNS_OF_LIFE = _NEWS | _GAINS | {"upload"}
 
 
 class FeedSource(Protocol):
@@ -51,12 +53,14 @@ class WakerOptions:
     linger: float
     download: bool
     publish: Callable[[GroupEvent], object]
+    head: Callable[[bytes], Head | None]
+    """The head of a log here, without opening it."""
 
 
 class _Running:
     """One log that is open: its task, its feed once there is one, and what stirs it."""
 
-    __slots__ = ("fate", "feed", "news", "reason", "task")
+    __slots__ = ("fate", "feed", "gained", "news", "reason", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -64,6 +68,8 @@ class _Running:
         self.news = asyncio.Event()
         self.fate: Fate | None = None
         self.reason: Reason = "late"
+        self.gained = False
+        """Whether anything came that was not here."""
 
 
 class _NotSoError(CoveyError):
@@ -81,6 +87,7 @@ class Waker:
         self._running: dict[Wake, _Running] = {}
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
         self._ended = False
 
     @property
@@ -89,19 +96,27 @@ class Waker:
         return frozenset(self.queue.open)
 
     def hint(self, key: bytes, length: int, peer: WakeupPeer, *, forked: bool = False) -> None:
-        """`peer` has more of a log, or another history; call `pump` after the last of several."""
+        """`peer` has more of a log, or another history: opened soon, if it can be."""
         wake = self.queue.hint(key, length, peer, self._loop.time(), forked=forked)
         if wake is not None and (running := self._running.get(wake)) is not None:
             running.news.set()
+        if self._soon is None:  # once for all that arrives together
+            self._soon = self._loop.call_soon(self.pump)
 
     def pump(self) -> None:
         """Open what may be opened now, close what is to be closed, and see to the timer."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
         if self._ended:
             return
         now = self._loop.time()
         for wake, fate in self.queue.due(now, linger=self._options.linger):
             self._stop(wake, fate)
         while (chosen := self.queue.next(now)) is not None:
+            if not (chosen.forked or is_news(self._options.head(chosen.key), chosen.goal)):
+                self.queue.closed(chosen, now, failed=None)  # it came by itself meanwhile
+                continue
             running = self._running[chosen] = _Running()
             name = f"covey wake {chosen.key.hex()[:8]}"
             running.task = self._tasks.spawn(self._run(chosen, running), name)
@@ -123,8 +138,9 @@ class Waker:
     async def end(self) -> None:
         """Close every log; nothing is told of it. Twice is fine."""
         self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for handle in (self._timer, self._soon):
+            if handle is not None:
+                handle.cancel()
         await self._tasks.end()
 
     # One log
@@ -196,6 +212,8 @@ class Waker:
     def _heard(self, wake: Wake, running: _Running, event: FeedEvent) -> None:
         if event.type in _SIGNS_OF_LIFE:
             wake.moved_at = self._loop.time()
+        if event.type in _GAINS:
+            running.gained = True
         if event.type in _NEWS or event.type == "close":
             running.news.set()
 
@@ -216,7 +234,7 @@ class Waker:
         if fate is Fate.POSTPONED:
             self.queue.postpone(wake)
         else:
-            failed = fate is Fate.GIVEN_UP and running.reason != "removed"
+            failed = None if running.reason == "removed" else not running.gained
             self.queue.closed(wake, self._loop.time(), failed=failed)
         if self._ended:
             return
