@@ -18,7 +18,10 @@ from typing import Final
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "reference.md"
-PACKAGES = ("covey", "covey.flock", "covey.discovery", "covey.conn", "covey.net", "covey.wire")
+PACKAGES = (
+    *("covey", "covey.flock", "covey.networker", "covey.discovery", "covey.conn", "covey.net"),
+    "covey.wire",
+)
 INTERNAL = {
     *("What the shell calls", "What the flock calls", "Told by the channel", "Channels call these"),
     *("The pipe calls these", "For messages and the muxer", "What asyncio calls", "Inside"),
@@ -26,6 +29,7 @@ INTERNAL = {
 MADE_HERE = {
     *("covey.address", "covey.net.connection", "covey.flock.topic", "covey.net.mux_channel"),
     *("covey.net.mux_message", "covey.conn.sessions", "covey.discovery.membership"),
+    *("covey.networker.group", "covey.networker.stream"),
 }
 """Modules whose classes users get from covey and do not make."""
 SKIPPED = {"covey.net.stream_shell", "covey.errors"}
@@ -37,6 +41,10 @@ MODULES = (
 HEADINGS: Final = {
     "covey": ("The face", "What most programs need: `from covey import …`."),
     "covey.flock": ("The flock", "Everybody who joined a topic: `from covey.flock import …`."),
+    "covey.networker": (
+        "Stores on a network",
+        "Peers of logs, groups of logs, messages beside them: `from covey.networker import …`.",
+    ),
     "covey.discovery": ("Discovery", "Who is there: `from covey.discovery import …`."),
     "covey.conn": ("Staging and hub", "Candidates, connections: `from covey.conn import …`."),
     "covey.net": ("Connections", "Sockets, messages, channels: `from covey.net import …`."),
@@ -49,8 +57,8 @@ are used stands in the [tutorial](tutorial.md) and the [how-to](how-to.md), the 
 [commands](commands.md). Seconds are `float`, sizes are bytes, times in public data are milliseconds
 since 1970. After `close` every method raises `ClosedError`.
 
-[The face](#the-face) · [The flock](#the-flock) · [Discovery](#discovery) ·
-[Staging and hub](#staging-and-hub) · [Connections](#connections) · [Protocols](#protocols) ·
+[The face](#the-face) · [The flock](#the-flock) · [Stores on a network](#stores-on-a-network) ·
+[Discovery](#discovery) · [Staging and hub](#staging-and-hub) · [Connections](#connections) · [Protocols](#protocols) ·
 [Codecs](#codecs) · [Structs](#coveywirestructs) · [Older addresses](#coveylegacy_address) ·
 DNS [messages](#coveywiredns_messages), [discovery](#coveywiredns_discovery) and
 [answers](#coveywiredns_answers) · [Errors](#errors) · [Limits](#limits)
