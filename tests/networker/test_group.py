@@ -21,7 +21,7 @@ from covey.networker.networker import NETWORKER_LIMITS
 from covey.networker.reconcile import FINAL, Probe
 from covey.store import open_log
 from covey.store.basestore import Basestore
-from covey.store.feed_events import HeadChanged
+from covey.store.feed_events import Appended, HeadChanged, PeerAdded, PeerRemoved, Uploaded
 from covey.wakeup import Wakeup, WriterHead
 from tests.networker.groups import (
     CAPABILITY,
@@ -324,6 +324,26 @@ async def test_hints_for_logs_that_never_come_are_given_up_in_time(
             await until(lambda: second.told("given-up"))
             assert second.told("given-up")[0].reason == "late"
             assert len(second.group.woken) <= 3
+
+
+async def test_reading_from_us_keeps_no_place_for_what_does_not_come() -> None:
+    async with two_stores() as (stores, _):
+        foreign = [b"f" * 32]
+        async with liar(stores, foreign, download=False) as (session, second):
+            session.announce(session.peers[0], [WriterHead(foreign[0], 5)])
+            await until(lambda: second.keys("woken") == foreign)
+            waker = second.group._waker
+            ((wake, running),) = waker._running.items()
+            wake.moved_at = since = wake.moved_at - 10
+            peer: Any = None
+            for event in (Uploaded(0, 1, peer), PeerAdded(peer), PeerRemoved(peer)):
+                waker._heard(wake, running, event)
+                assert wake.moved_at == since
+            waker._heard(wake, running, Appended(1, 0, 0))
+            assert wake.moved_at > since
+            wake.moved_at, wake.caught_up = since, True
+            waker._heard(wake, running, Uploaded(0, 1, peer))
+            assert wake.moved_at > since
 
 
 async def test_unknown_writers_are_told_of_in_part_and_open_nothing() -> None:

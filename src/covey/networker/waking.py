@@ -34,7 +34,7 @@ logger = logging.getLogger("covey.networker")
 Reason: TypeAlias = Literal["late", "not-so", "removed"]
 _NEWS = frozenset({"append", "truncate", "peer-add", "peer-remove"})
 _GAINS = frozenset({"append", "truncate", "download"})
-_SIGNS_OF_LIFE = _NEWS | _GAINS | {"upload"}
+_USES = _GAINS | {"upload"}
 
 
 class FeedSource(Protocol):
@@ -210,7 +210,8 @@ class Waker:
         return _agree(wake, feed) if wake.forked else feed.length >= wake.goal
 
     def _heard(self, wake: Wake, running: _Running, event: FeedEvent) -> None:
-        if event.type in _SIGNS_OF_LIFE:
+        # Until it is caught up only what came counts: reading from us must not keep its place.
+        if event.type in (_USES if wake.caught_up else _GAINS):
             wake.moved_at = self._loop.time()
         if event.type in _GAINS:
             running.gained = True
