@@ -13,6 +13,7 @@ import pytest
 
 from covey.errors import ClosedError, StoreError, UsageError
 from covey.limits import Limits
+from covey.networker import group as group_module
 from covey.networker import group_peer as group_peer_module
 from covey.networker import wakeup_policy
 from covey.networker.group import ANNOUNCE_WINDOW
@@ -124,7 +125,8 @@ async def test_without_download_only_the_head_comes() -> None:
                 assert (copy.length, copy.contiguous_length) == (10, 0)
 
 
-async def test_many_appends_in_one_turn_are_one_announce() -> None:
+async def test_appends_in_a_short_window_are_one_announce(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_module, "ANNOUNCE_WINDOW", 0.5)
     async with two_stores(20) as (stores, keys), two(stores, keys) as (first, second):
         await until(lambda: lookups(first) == (1, 1))
         for key in keys:
