@@ -13,25 +13,43 @@ from statistics import median
 from typing import cast
 
 from bench.loops import loop_factory
-from tests.net.mux_pipes import joined_pipes
-
 from covey.net.connection import Connection
 from covey.net.mux import Muxer
+from covey.net.pipe import MessageConsumer, MessagePipe
 from covey.wakeup import Wakeup, WakeupHandlers, WriterHead
+from covey.wire.session import Buffer
 
 CAPABILITY = b"\x63" * 32
 HEAD = WriterHead(b"\x07" * 32, 1337)
 
 
 class End:
-    """What a wakeup needs of a connection."""
+    """One end of a stream in memory: a pipe for its muxer, and what a wakeup needs to know."""
 
     closed = False
     handshake_hash = bytes(64)
+    drained = True
+    unsent = 0
 
-    def __init__(self, mux: Muxer, *, initiator: bool) -> None:
-        self.mux = mux
+    def __init__(self, *, initiator: bool) -> None:
         self.initiator = initiator
+        self.other: End
+        self._call_soon = asyncio.get_running_loop().call_soon
+        self.consumer: MessageConsumer
+        self.mux = Muxer(cast("MessagePipe", self))
+
+    def attach(self, consumer: MessageConsumer) -> None:
+        self.consumer = consumer
+
+    def write_messages(self, messages: list[Buffer]) -> bool:
+        self._call_soon(self.other.consumer.messages_received, [bytes(each) for each in messages])
+        return True
+
+    def pause_reading(self) -> None:
+        """Not needed: there is never much."""
+
+    def resume_reading(self) -> None:
+        """The same."""
 
     def on_close(self, callback: object) -> None:
         """Never called: nothing is closed here."""
@@ -39,8 +57,8 @@ class End:
 
 def joined() -> tuple[Connection, Connection]:
     """The two ends of a stream, the initiator first."""
-    left, right = joined_pipes()
-    ends = End(Muxer(left), initiator=True), End(Muxer(right), initiator=False)
+    ends = End(initiator=True), End(initiator=False)
+    ends[0].other, ends[1].other = ends[1], ends[0]
     return cast("tuple[Connection, Connection]", ends)
 
 
