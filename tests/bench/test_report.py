@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bench import rows as rows_module
 from bench.report import Result, spread, table, write
 from bench.rows import Row, WakeupRun, rows
 
@@ -113,7 +112,7 @@ def test_the_figures_of_one_run_are_asked_for_one_by_one(monkeypatch: pytest.Mon
 
         yield Run()
 
-    monkeypatch.setattr(rows_module, "running", fake)
+    monkeypatch.setattr("bench.rows.running", fake)
     run = WakeupRun("--n", "5")
     taken = [run.figure(name)[0] for name in ("bytes", "sec", "bytes", "bytes", "sec")]
     assert taken == [10, 1, 20, 30, 3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -241,3 +242,29 @@ async def test_after_close_nothing_is_sent_any_more() -> None:
         await asyncio.sleep(0)
         peer.ask()
         assert (sent.hashes, sent.announces) == ([], [])
+
+
+async def test_the_lookups_for_eight_changed_of_many_fit_into_what_a_peer_may_cost() -> None:
+    chance = random.Random(3)
+    heads = {chance.randbytes(32): Head(0, 1) for _ in range(5000)}
+    changed = list(heads)[:8]
+    ours, theirs = filled(heads), filled({**heads, **dict.fromkeys(changed, Head(0, 2))})
+    async with (
+        talking(ours, initiator=True) as (here, to_there, _, _),
+        talking(theirs) as (there, to_here, _, _),
+    ):
+        here.ask()
+        there.ask()
+        heard: set[bytes] = set()
+        while to_there.hashes or to_here.hashes:
+            for sent, side in ((to_there, there), (to_here, here)):
+                announces, sent.announces = sent.announces, []
+                hashes, sent.hashes = sent.hashes, []
+                for told in announces:
+                    side.announced(told)
+                    heard |= {one for one, length in told if length == 2}
+                for given in hashes:
+                    side.looked_up(given)
+        assert heard == set(changed)
+        assert here._owed is None
+        assert there._owed is None
