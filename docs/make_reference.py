@@ -25,15 +25,18 @@ PACKAGES = (
 INTERNAL = {
     *("What the shell calls", "What the flock calls", "Told by the channel", "Channels call these"),
     *("The pipe calls these", "For messages and the muxer", "What asyncio calls", "Inside"),
+    *("The machine calls these", "For the wakeup"),
 }
 MADE_HERE = {
     *("covey.address", "covey.net.connection", "covey.flock.topic", "covey.net.mux_channel"),
     *("covey.net.mux_message", "covey.conn.sessions", "covey.discovery.membership"),
     *("covey.networker.group", "covey.networker.stream"),
+    *("covey.wire.wakeup_session", "covey.wire.wakeup_topic"),
 }
 """Modules whose classes users get from covey and do not make."""
 SKIPPED = {"covey.net.stream_shell", "covey.errors"}
 MODULES = (
+    *("covey.wakeup", "covey.wire.wakeup_stats", "covey.metrics"),
     *("covey.wire.structs", "covey.legacy_address"),
     *("covey.wire.dns_messages", "covey.wire.dns_discovery", "covey.wire.dns_answers"),
 )
@@ -59,7 +62,8 @@ since 1970. After `close` every method raises `ClosedError`.
 
 [The face](#the-face) · [The flock](#the-flock) · [Stores on a network](#stores-on-a-network) ·
 [Discovery](#discovery) · [Staging and hub](#staging-and-hub) · [Connections](#connections) · [Protocols](#protocols) ·
-[Codecs](#codecs) · [Structs](#coveywirestructs) · [Older addresses](#coveylegacy_address) ·
+[Codecs](#codecs) · [Wakeup](#coveywakeup) · [Metrics](#coveymetrics) ·
+[Structs](#coveywirestructs) · [Older addresses](#coveylegacy_address) ·
 DNS [messages](#coveywiredns_messages), [discovery](#coveywiredns_discovery) and
 [answers](#coveywiredns_answers) · [Errors](#errors) · [Limits](#limits)
 """
@@ -348,12 +352,13 @@ def listed_names(module: str) -> list[str]:
     )
 
 
-def module_part(module: str) -> Iterator[str]:
+def module_part(module: str, seen: dict[str, str]) -> Iterator[str]:
     """A module whose names no package exports, because they need its own to be understood."""
     yield f"## `{module}`\n\n{document(parse(module)[0])}\n"
     tables: dict[str, list[str]] = {title: [] for title in TABLES}
     for name in listed_names(module):
-        yield from named_part(name, module, tables)
+        if name not in seen:
+            yield from named_part(name, module, tables)
     for title, rows in tables.items():
         if rows:
             yield f"### {title} of `{module}`\n\n{TABLES[title]}"
@@ -368,7 +373,7 @@ def reference() -> str:
         parts += package_part(package, seen)
     parts += codecs_part()
     for module in MODULES:
-        parts += module_part(module)
+        parts += module_part(module, seen)
     return "\n".join([*parts, *errors_part(), *limits_part()]).rstrip() + "\n"
 
 

@@ -119,7 +119,7 @@ PUBLIC: dict[str, str] = {
         HandshakeError HandshakeTimeout Hub HubClosed KeyFileError KeyPair Lagged LimitError Limits
         Lookup Networker PeerFound ProtocolError Refused SelfConnection Staging StaticPeers
         StoreError Story Topic UsageError VerifyError Wakeup WakeupHandlers WakeupPeer WakeupSession
-        WriterHead __version__
+        WakeupTopic WriterHead __version__
     """,
     "covey.wire": """
         Answer Arrival BatchBegun Buffer ChannelClosed ChannelMessages ChannelOpened Codec Ended

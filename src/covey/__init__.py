@@ -57,14 +57,10 @@ if TYPE_CHECKING:
     from covey.networker.networker import Networker
     from covey.store.basestore import Basestore
     from covey.store.feed import Feed
-    from covey.wakeup import (
-        Lookup,
-        Wakeup,
-        WakeupHandlers,
-        WakeupPeer,
-        WakeupSession,
-        WriterHead,
-    )
+    from covey.wakeup import Wakeup
+    from covey.wire.wakeup_messages import Lookup, WriterHead
+    from covey.wire.wakeup_session import WakeupHandlers, WakeupSession
+    from covey.wire.wakeup_topic import WakeupPeer, WakeupTopic
 
 _HOMES: Final = {
     "covey.address": ("Address",),
@@ -114,13 +110,18 @@ _HOMES: Final = {
     "covey.networker.networker": ("Networker",),
     "covey.store.basestore": ("Basestore",),
     "covey.store.feed": ("Feed",),
-    "covey.wakeup": (
+    "covey.wakeup": ("Wakeup",),
+    "covey.wire.wakeup_messages": (
         "Lookup",
-        "Wakeup",
-        "WakeupHandlers",
-        "WakeupPeer",
-        "WakeupSession",
         "WriterHead",
+    ),
+    "covey.wire.wakeup_session": (
+        "WakeupHandlers",
+        "WakeupSession",
+    ),
+    "covey.wire.wakeup_topic": (
+        "WakeupPeer",
+        "WakeupTopic",
     ),
 }
 
@@ -176,6 +177,7 @@ __all__ = [
     "WakeupHandlers",
     "WakeupPeer",
     "WakeupSession",
+    "WakeupTopic",
     "WriterHead",
     "__version__",
 ]

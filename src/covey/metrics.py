@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from covey.wakeup import Wakeup
 
+__all__ = ["WakeupMetrics", "register_wakeup"]
+
 PREFIX: Final = "protomux_wakeup_"
 HELP: Final = {
     "sessions_opened": "The amount of sessions opened by protomux wakeup",

@@ -107,6 +107,7 @@ class TopicCollected:
 
 
 WakeupEvent: TypeAlias = WakeupFailed | WrongCapability | OpensLimited | TopicCollected
+"""What `Wakeup.listen` gives."""
 
 
 class Wakeup:

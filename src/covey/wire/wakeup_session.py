@@ -21,9 +21,10 @@ DestroyHandler: TypeAlias = "Callable[[WakeupSession], Result]"
 class WakeupHandlers:
     """What a session wants to be told; each may be a plain function or a coroutine function.
 
-    The calls for one peer keep their order: a coroutine makes the next call for that peer wait. One
-    that fails is logged and published, and ends the stream of its peer, nothing else. `on_destroy`
-    is called when the whole wakeup ends, not by `WakeupSession.destroy`.
+    They get `(heads, peer, session)`, `(lookup, peer, session)`, `(session)` for `on_destroy`, and
+    else `(peer, session)`. The calls for one peer keep their order: a coroutine makes the next call
+    for that peer wait. One that fails is logged and published, and ends the stream of its peer,
+    nothing else. `on_destroy` is called when the whole wakeup ends, not by `WakeupSession.destroy`.
 
     `active`: whether the session begins active. `discovery_key`: the 32-byte id of the topic, where
     it is not to follow from the capability.

@@ -1,8 +1,10 @@
-"""What a wakeup counts."""
+"""What a wakeup counts; `wakeup.stats` is its `WakeupStats`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+
+__all__ = ["WakeupCounts", "WakeupStats"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -145,6 +145,8 @@ class WakeupPeer:
         """The connection that leads to it."""
         return self.port.stream
 
+    # For the wakeup
+
     def send(self, kind: int, value: object) -> bool:
         """Send one message. False: the channel is closed, or too much waits for the stream."""
         return bool(self.channel.messages[kind].send(value))
@@ -201,12 +203,12 @@ class WakeupTopic:
         """The peer on `stream`, pending or not."""
         return self._by_stream.get(stream)
 
+    # For the wakeup
+
     @property
     def has_sessions(self) -> bool:
         """Whether remote opens are answered without asking anybody."""
         return bool(self._sessions)
-
-    # Sessions
 
     def add_session(self, session: WakeupSession) -> None:
         """A session begins."""
@@ -240,8 +242,6 @@ class WakeupTopic:
         if active:
             for port in self._host.ports():
                 self.open(port)
-
-    # Streams
 
     def open(self, port: StreamPort) -> None:
         """Open the channel on a stream, unless there is one."""
@@ -309,8 +309,6 @@ class WakeupTopic:
         else:
             self._tell(peer, "on_peer_remove")
 
-    # Messages
-
     def received_lookup(self, peer: WakeupPeer, lookup: Lookup) -> None:
         """The remote asks what there is."""
         if self._counts(peer):
@@ -359,8 +357,6 @@ class WakeupTopic:
         for peer in peers:
             self.send_announce(peer, encoded)
         return len(peers)
-
-    # The end
 
     def teardown(self) -> None:
         """Close every channel and be forgotten; sessions that are left are destroyed."""
