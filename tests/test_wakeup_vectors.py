@@ -1,8 +1,8 @@
 """The cases of `wakeup.json`: encodings, proofs, and scripts of calls on one wakeup.
 
 The scripts run on the public `Wakeup` over muxers with pipe doubles (`wakeup.md` section 10). A
-step with `strict: false` records what the reference gets wrong: only `must`, `must_not`, `must_wire`
-and `also_wire` are compared there. What is right instead stands in `test_wakeup_hostile.py`.
+step with `strict: false` records what the reference gets wrong: only `must`, `must_not`,
+`must_wire` and `also_wire` are compared there. What is right instead stands in `test_wakeup_hostile.py`.
 """
 
 from __future__ import annotations
@@ -261,8 +261,9 @@ class Script:
             }
             for topic in self.wakeup.topics.values()
         ]
-        muxers = [port.stream.name for port in self.wakeup._ports.values()]
-        assert all(self.wakeup.has_stream(port.stream) for port in self.wakeup._ports.values())
+        names_of_streams = {id(stream): name for name, stream in self.streams.items()}
+        muxers = [names_of_streams[id(stream)] for stream in self.wakeup._ports]
+        assert all(self.wakeup.has_stream(stream) for stream in self.wakeup._ports)
         timer = self.wakeup._machine.next_timer() is not None
         self.tell("state", {"topics": topics, "gc_timer": timer, "muxers": muxers})
 
