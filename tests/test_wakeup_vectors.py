@@ -2,7 +2,8 @@
 
 The scripts run on the public `Wakeup` over muxers with pipe doubles (`wakeup.md` section 10). A
 step with `strict: false` records what the reference gets wrong: only `must`, `must_not`,
-`must_wire` and `also_wire` are compared there. What is right instead stands in `test_wakeup_hostile.py`.
+`must_wire` and `also_wire` are compared there. What is right instead stands in
+`test_wakeup_hostile.py`.
 """
 
 from __future__ import annotations
