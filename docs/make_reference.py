@@ -61,7 +61,8 @@ are used stands in the [tutorial](tutorial.md) and the [how-to](how-to.md), the 
 since 1970. After `close` every method raises `ClosedError`.
 
 [The face](#the-face) · [The flock](#the-flock) · [Stores on a network](#stores-on-a-network) ·
-[Discovery](#discovery) · [Staging and hub](#staging-and-hub) · [Connections](#connections) · [Protocols](#protocols) ·
+[Discovery](#discovery) · [Staging and hub](#staging-and-hub) · [Connections](#connections) ·
+[Protocols](#protocols) ·
 [Codecs](#codecs) · [Wakeup](#coveywakeup) · [Metrics](#coveymetrics) ·
 [Structs](#coveywirestructs) · [Older addresses](#coveylegacy_address) ·
 DNS [messages](#coveywiredns_messages), [discovery](#coveywiredns_discovery) and
