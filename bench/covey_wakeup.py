@@ -4,8 +4,9 @@
     python -m bench.covey_wakeup --n 10000 --changed 10 --without     every log is exchanged
 
 Both print {"bytes": ..., "channels": ..., "sec": ...}: what went over the connection in both
-directions and which logs had a channel until those that changed were replicated. The time runs from
-before the connect; opening the logs, or reading their heads, is over by then.
+directions and which logs had a channel until nothing more came. The time runs from before the
+connect until those that changed are replicated; opening the logs, or reading their heads, is over
+by then.
 """
 
 from __future__ import annotations
@@ -119,8 +120,7 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
         seconds = time.perf_counter() - start
         async with await second.store.get(changed[-1], active=False) as feed:
             assert await feed.get(1, wait=False) == b"block 1" * 16
-        if options.without:  # the rest of the logs is exchanged too
-            await _settled(second)
+        await _settled(second)
         (stream,) = second.networker.streams
         connection = stream.connection
         assert connection is not None
@@ -136,7 +136,7 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
 
 
 async def _settled(side: Side) -> None:
-    """Wait until nothing more comes: every log was compared."""
+    """Wait until nothing more comes; without hints every log is compared first."""
     (stream,) = side.networker.streams
     connection = stream.connection
     assert connection is not None
