@@ -33,6 +33,7 @@ from covey.networker.extensions import Extensions
 from covey.networker.opening import Opening
 from covey.networker.policy import Link, StreamInput, StreamState
 from covey.networker.stream import PeerStream
+from covey.wakeup import Wakeup
 
 logger = logging.getLogger("covey.networker")
 
@@ -56,6 +57,7 @@ class StreamsOptions:
     ignore_loopback: bool
     limits: Limits
     publish: Callable[[NetworkerEvent], object]
+    wakeup: Wakeup | None = None
 
 
 class Streams:
@@ -174,6 +176,9 @@ class Streams:
         try:
             stream.replication = self._options.store.replicate(connection)
             channel.open()
+            wakeup = self._options.wakeup
+            if wakeup is not None and not wakeup.closed:
+                wakeup.add_stream(connection)
         except Exception as error:  # the edge of the store, which the user gave
             if not isinstance(error, CoveyError):
                 logger.exception("the store does not replicate over %r", connection)

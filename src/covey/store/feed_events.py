@@ -184,6 +184,16 @@ class FeedMissed:
     type: Literal["feed-missed"] = "feed-missed"
 
 
+@dataclass(frozen=True, slots=True)
+class HeadChanged:
+    """A log that is open has another head now, by a write here or one that was replicated."""
+
+    key: bytes
+    fork: int
+    length: int
+    type: Literal["head-changed"] = "head-changed"
+
+
 StoreEvent: TypeAlias = FeedOpened | FeedLeft | FeedMissed
 
 

@@ -1,0 +1,417 @@
+"""`WakeupGroup`: many logs that peers keep alike, opened only where a hint says that one has news.
+
+The wire is `protomux-wakeup`; what its lookups mean here is in `reconcile`, what is opened when in
+`wakeup_policy`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+from covey.closing import Closing
+from covey.errors import ClosedError, CoveyError
+from covey.events import EventStream, Subscription
+from covey.limits import Limits
+from covey.networker.group_events import (
+    GroupEvent,
+    GroupFailed,
+    GroupPeerAdded,
+    GroupPeerRemoved,
+    HintReceived,
+    UnknownWriters,
+)
+from covey.networker.group_peer import GroupPeer, GroupPeerOptions
+from covey.networker.head_table import EMPTY, Head, HeadTable
+from covey.networker.wakeup_policy import is_news
+from covey.networker.waking import FeedSource, Waker, WakerOptions
+from covey.owned_tasks import OwnedTasks
+from covey.store.feed_events import HeadChanged
+from covey.wakeup import Lookup, Wakeup, WakeupHandlers, WakeupPeer, WakeupSession, WriterHead
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+logger = logging.getLogger("covey.networker")
+
+ANNOUNCE_WINDOW: Final = 0.05
+"""Seconds for which heads that change are collected, to be announced together."""
+SHOWN_UNKNOWN: Final = 64
+"""Unknown logs of one announce that an event carries."""
+
+
+class GroupStore(FeedSource, Protocol):
+    """What a group needs of the store: a `Basestore`."""
+
+    async def heads(self, keys: Iterable[bytes]) -> dict[bytes, tuple[int, int]]:
+        """Fork and length of logs, without opening any."""
+
+    def watch_heads(self, callback: Callable[[HeadChanged], object]) -> Callable[[], None]:
+        """Call `callback` when an open log has another head."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupOptions:
+    """What a group is made with; see `Networker.group`."""
+
+    store: GroupStore
+    wakeup: Wakeup
+    limits: Limits
+    accept: Callable[[bytes], bool] | bool
+    linger: float
+    download: bool
+    discovery_key: bytes | None
+    on_close: Callable[[bytes], object]
+
+
+class GroupFeeds(Collection[bytes]):
+    """The keys of a group's logs, in order, as they are at each moment."""
+
+    __slots__ = ("_table",)
+
+    def __init__(self, table: HeadTable) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._table)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._table
+
+    def __repr__(self) -> str:
+        return f"<GroupFeeds {len(self)}>"
+
+    def head(self, key: bytes) -> Head | None:
+        """Fork and length of a log here; None when it is not in the group, or not looked up yet."""
+        return self._table.get(key)
+
+
+class WakeupGroup:
+    """Logs that are kept alike with all peers who know `capability`; made by `Networker.group`.
+
+    Peers tell each other which logs have news. Such a log is opened, brought up to date and closed
+    again when nothing happened for a while; logs without news cost no channel. What a user opens
+    himself is exchanged as without a group. An async context manager; it is closed with its
+    networker. After `close` everything but `close` and `key in group` raises `ClosedError`.
+    """
+
+    def __init__(self, capability: bytes, feeds: Iterable[bytes], options: GroupOptions) -> None:
+        self.capability = capability
+        self._options = options
+        self._table = HeadTable()
+        self._peers: dict[WakeupPeer, GroupPeer] = {}
+        self._events: EventStream[GroupEvent] = EventStream(backlog=options.limits.event_backlog)
+        self._tasks = OwnedTasks(logger)
+        self._closing = Closing()
+        self._accepted = 0
+        self._early: dict[bytes, dict[WakeupPeer, int]] = {}
+        self._changed: dict[bytes, bool] = {}
+        self._window: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._session: WakeupSession | None = None
+        self._waker = Waker(
+            WakerOptions(
+                store=options.store,
+                most=options.limits.woken_logs,
+                linger=options.linger,
+                download=options.download,
+                publish=self._events.publish,
+                head=self._table.get,
+            )
+        )
+        self._peer_options = GroupPeerOptions(
+            table=self._table,
+            accepts=options.accept is not False,
+            limits=options.limits,
+            tasks=self._tasks,
+            suspect=self._suspect,
+        )
+        self._table.add(feeds)
+        self._unwatch = options.store.watch_heads(self._head_changed)
+        self._tasks.spawn(self._begin(), "covey wakeup group")
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<WakeupGroup closed>"
+        return (
+            f"<WakeupGroup {self.capability.hex()[:8]}, {len(self._table)} logs, "
+            f"{len(self._peers)} peers>"
+        )
+
+    # What it is
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing.begun
+
+    @property
+    def feeds(self) -> GroupFeeds:
+        """The keys of its logs."""
+        return GroupFeeds(self._table)
+
+    @property
+    def peers(self) -> list[WakeupPeer]:
+        """The peers that proved to know the capability."""
+        return list(self._peers)
+
+    @property
+    def woken(self) -> frozenset[bytes]:
+        """The logs that are open because of a hint."""
+        return self._waker.woken
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._table
+
+    async def ready(self) -> None:
+        """Wait until the heads of the logs are known and peers are being met.
+
+        Raises `StoreError` when they could not be read.
+        """
+        self._check_open()
+        await asyncio.shield(self._ready)
+
+    # What is in it
+
+    def add(self, *keys: bytes) -> None:
+        """Take logs in; those that are not here yet too. Known ones change nothing.
+
+        `UsageError` for what is no key.
+        """
+        self._check_open()
+        fresh = self._table.add(keys)
+        if fresh:
+            self._tasks.spawn(self._load(fresh), "covey wakeup heads")
+
+    def remove(self, *keys: bytes) -> None:
+        """Leave logs out: they are neither announced nor opened for hints any more.
+
+        One that is open because of a hint is closed. The store keeps them.
+        """
+        self._check_open()
+        for key in keys:
+            self._table.discard(key)
+            self._early.pop(key, None)
+            self._changed.pop(key, None)
+            self._waker.withdraw(key)
+
+    def lookup(self) -> None:
+        """Ask all peers what they have that is not here; they were asked when they came."""
+        self._check_open()
+        for peer in self._peers.values():
+            peer.ask()
+
+    # Events
+
+    def listen(self, *, backlog: int | None = None) -> Subscription[GroupEvent]:
+        """Events from now on, bounded by `Limits.event_backlog`; they end with the group."""
+        self._check_open()
+        return self._events.listen(backlog=backlog)
+
+    def subscribe(self, callback: Callable[[GroupEvent], object]) -> Callable[[], None]:
+        """Call `callback` with each event as it happens; returns the function that stops it."""
+        self._check_open()
+        return self._events.subscribe(callback)
+
+    # The heads here
+
+    async def _begin(self) -> None:
+        try:
+            await self._read_heads([*self._table])
+        except CoveyError as error:
+            self._failed(error)
+            self._ready.set_exception(error)
+            self._ready.exception()  # nobody has to wait for it
+            return
+        options = self._options
+        handlers = WakeupHandlers(
+            on_peer_add=self._peer_added,
+            on_peer_remove=self._peer_removed,
+            on_announce=self._announced,
+            on_lookup=self._looked_up,
+            discovery_key=options.discovery_key,
+        )
+        session = self._session = options.wakeup.session(self.capability, handlers)
+        for peer in session.peers:  # another session of this capability may have met them before
+            self._peer_added(peer, session)
+        self._ready.set_result(None)
+
+    async def _load(self, keys: Sequence[bytes]) -> None:
+        """Look up the heads of logs that came later, and act on the hints that came meanwhile."""
+        try:
+            changed = await self._read_heads(keys)
+        except CoveyError as error:
+            self._failed(error)
+            for key in keys:
+                self._early.pop(key, None)
+            return
+        for key in changed:
+            self._note_change(key, forked=False)
+        for key in keys:
+            for peer, length in self._early.pop(key, {}).items():
+                self._hint(key, length, peer)
+
+    async def _read_heads(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Note the heads of these logs; gives those with anything in them."""
+        found = await self._options.store.heads(keys)
+        changed = []
+        for key, head in found.items():
+            # What changed while it was read is known already, and newer.
+            if self._table.get(key) is None and self._table.set(key, Head(*head)):
+                changed.append(key)
+        return changed
+
+    def _head_changed(self, event: HeadChanged) -> None:
+        if event.key not in self._table:
+            return
+        before = self._table.get(event.key) or EMPTY
+        if self._table.set(event.key, Head(event.fork, event.length)):
+            self._note_change(event.key, forked=before.fork != event.fork)
+
+    def _note_change(self, key: bytes, *, forked: bool) -> None:
+        self._changed[key] = forked or self._changed.get(key, False)
+        if self._window is None:
+            self._window = self._loop.call_later(ANNOUNCE_WINDOW, self._tell_changes)
+
+    def _tell_changes(self) -> None:
+        """Announce what changed lately to everybody who did not say so himself."""
+        self._window = None
+        changed, self._changed = self._changed, {}
+        hints = self._waker.queue.open
+        for peer, told in self._peers.items():
+            keys = []
+            for key in changed:
+                hint, head = hints.get(key), self._table.get(key)
+                if head is not None and not (hint and hint.knows(peer, head.length)):
+                    keys.append(key)
+            told.tell(keys, [key for key in keys if changed[key]])
+
+    # What the peers tell
+
+    def _peer_added(self, peer: WakeupPeer, session: WakeupSession) -> None:
+        if peer in self._peers:
+            return
+        made = self._peers[peer] = GroupPeer(peer, session, self._peer_options)
+        self._events.publish(GroupPeerAdded(peer))
+        made.ask()
+
+    def _peer_removed(self, peer: WakeupPeer, _session: WakeupSession) -> None:
+        gone = self._peers.pop(peer, None)
+        if gone is not None:
+            gone.close()
+            self._waker.gone(peer)
+            self._events.publish(GroupPeerRemoved(peer))
+
+    def _looked_up(self, lookup: Lookup, peer: WakeupPeer, _session: WakeupSession) -> None:
+        known = self._peers.get(peer)
+        if known is not None:
+            known.looked_up(lookup.hash)
+
+    def _announced(
+        self, heads: list[WriterHead], peer: WakeupPeer, _session: WakeupSession
+    ) -> None:
+        known = self._peers.get(peer)
+        if known is None:
+            return
+        unknown: list[WriterHead] = []
+        taken: list[bytes] = []
+        refused = 0
+        for head in heads:
+            if head.key in self._table:
+                self._hint(head.key, head.length, peer)
+            elif self._accepts(head.key):
+                self._accepted += 1
+                self._early.setdefault(head.key, {})[peer] = head.length
+                taken.append(head.key)
+            else:
+                refused += 1
+                if len(unknown) < SHOWN_UNKNOWN:
+                    unknown.append(head)
+        self.add(*taken)
+        known.announced(heads)
+        if refused:
+            self._events.publish(UnknownWriters(tuple(unknown), refused, peer))
+
+    def _hint(self, key: bytes, length: int, peer: WakeupPeer) -> None:
+        head = self._table.get(key)
+        if head is None:
+            self._early.setdefault(key, {})[peer] = length
+        elif is_news(head, length):
+            self._events.publish(HintReceived(key, length, peer))
+            self._waker.hint(key, length, peer)
+
+    def _suspect(self, peer: WakeupPeer, heads: Sequence[tuple[bytes, int]]) -> None:
+        for key, length in heads:
+            self._waker.hint(key, length, peer, forked=True)
+
+    def _accepts(self, key: bytes) -> bool:
+        accept = self._options.accept
+        if accept is False or self._accepted >= self._options.limits.accepted_logs:
+            return False
+        if accept is True:
+            return True
+        try:
+            return bool(accept(key))
+        except Exception:
+            logger.exception("the accept of a group failed on %s", key.hex())
+            return False
+
+    def _failed(self, error: CoveyError) -> None:
+        if not (self.closed or isinstance(error, ClosedError)):
+            logger.warning("the heads of a group cannot be read: %s", error)
+        self._events.publish(GroupFailed(error))
+
+    # The end
+
+    async def close(self) -> None:
+        """Leave the group: nothing is announced or opened for it any more. Twice is fine.
+
+        Logs that hints opened are closed; the store and the connections stay.
+        """
+        await self._closing.run(self._close, "covey wakeup group close")
+
+    async def _close(self) -> None:
+        self._unwatch()
+        if self._window is not None:
+            self._window.cancel()
+        if self._session is not None:
+            self._session.destroy()
+        for peer in self._peers.values():
+            peer.close()
+        self._peers.clear()
+        if not self._ready.done():
+            self._ready.set_exception(ClosedError("this group is closed"))
+            self._ready.exception()
+        await self._tasks.end()
+        await self._waker.end()
+        self._early.clear()
+        self._events.close()
+        self._options.on_close(self.capability)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedError("this group is closed")
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def can_group(store: Any) -> bool:
+    """Whether a store has what a group needs."""
+    return all(hasattr(store, name) for name in ("get", "heads", "watch_heads"))
