@@ -77,6 +77,7 @@ def presence_of(feed: FakeFeed) -> tuple[Presence, Callable[[], list[dict[str, A
         (told.RequestRefused(PEER, VerifyError("silly")), "is not to be trusted: silly"),
         (told.ConflictFound(7, 0, PEER), "its writer signed two histories of 7 blocks"),
         (told.StoreFailed(StoreError("disk full")), "cannot keep what comes: disk full"),
+        (told.ReadFailed(StoreError("block 5")), "cannot read what is stored: block 5"),
     ],
 )
 def test_what_matters_is_told(event: FeedEvent, words: str) -> None:

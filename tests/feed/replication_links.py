@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -23,7 +24,7 @@ PAIR = KeyPair.from_seed(b"\x11" * 32)
 
 
 class DictRecords:
-    """The records of one log in dicts; fails from the commit on that `fails_at` tells."""
+    """The records of one log in dicts; writes raise while it is `failing`, reads of `damaged`."""
 
     def __init__(self) -> None:
         self.nodes: dict[int, Node] = {}
@@ -35,9 +36,13 @@ class DictRecords:
         self.hints: Hints | None = None
         self.commits = 0
         self.failing = False
+        self.damaged: set[int] = set()
+        """Nodes that cannot be read until they are written again."""
 
     def node(self, index: int) -> Node | None:
         """A node."""
+        if index in self.damaged:
+            raise StoreError(f"the store is damaged: node {index}")
         return self.nodes.get(index)
 
     def block(self, index: int) -> bytes | None:
@@ -67,6 +72,7 @@ class DictRecords:
                         del store[index]
         self.blocks.update(changes.blocks)
         self.nodes.update((node.index, node) for node in changes.nodes)
+        self.damaged.difference_update([node.index for node in changes.nodes])
         self.pages.update(changes.pages)
         self.head = changes.head or self.head
         self.hints = changes.hints or self.hints
@@ -75,7 +81,10 @@ class DictRecords:
 
 
 class Side:
-    """One who has a log: its replicator, its open links, and everything that happened."""
+    """One who has a log: its replicator, its open links, and everything that happened.
+
+    What `write_beside` began ends as soon as the replicator has anybody look after it.
+    """
 
     def __init__(
         self,
@@ -99,6 +108,8 @@ class Side:
         self.now = 0.0
         self.events: list[Event] = []
         self.links: dict[ReplicationPeer, Link] = {}
+        self._beside: StoreError | bool = False
+        options.setdefault("on_work", self.end_writing)
         self.replicator = Replicator(self.log, random=Random(seed), now=0.0, **options)
         self.replicator.on_event.append(self._heard)
         if downloading:
@@ -125,8 +136,37 @@ class Side:
         """All blocks held."""
         return dict(self.records.blocks)
 
+    def write_beside(self, *, hold_back: bool = False) -> None:
+        """Have what is staged written as in a thread, whose end is heard of later.
+
+        `hold_back`: until then nothing is asked for.
+        """
+        self.end_writing()
+        work = self.log.begin_flush(self.end_writing)
+        if work is None:
+            return
+        self._beside = True
+        try:
+            work()
+        except StoreError as error:
+            self._beside = error
+        if hold_back:
+            self.replicator.downloads.suspended = True
+
+    def end_writing(self) -> None:
+        """Hear of the end of what was written, and go on where that was waited for."""
+        ended, self._beside = self._beside, False
+        if isinstance(ended, StoreError):
+            with suppress(StoreError):
+                self.log.end_flush(ended)
+            self.replicator.store_failed(ended)
+        elif ended:
+            self.log.end_flush(None)
+            self.replicator.resume(self.now)
+
     def work(self) -> bool:
         """Do what is due now; whether anything was."""
+        self.end_writing()
         staged = 0
         try:
             staged = self.log.flush() if self.log.staged_blocks else 0

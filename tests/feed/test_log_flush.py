@@ -30,6 +30,7 @@ class Aside:
         self.settled = 0
         self.errors: list[BaseException] = []
         self.work: Callable[[], None] | None = None
+        self.after: Callable[[], object] = int
 
     def begin(self) -> bool:
         self.work = self.log.begin_flush(self.settle)
@@ -48,6 +49,7 @@ class Aside:
             self.log.end_flush(failure)
         except CoveyError as error:
             self.errors.append(error)
+        self.after()
 
 
 def started(*blocks: int) -> tuple[Log, MemoryRecords, Log, Aside]:
@@ -188,6 +190,25 @@ def test_what_builds_on_nodes_that_were_lost_meanwhile_is_not_stored() -> None:
     log.flush()
     assert_sound(log, records)
     reopened(log, records)
+
+
+def test_what_builds_on_nodes_that_were_lost_right_after_the_writing_is_not_stored() -> None:
+    log, records, source, aside = started(2)
+    fetch(log, source, [4])
+    source.append([b"more"])
+    verified = check(log, answer(source, ask(fork=0, block=(5, 0), upgrade=(13, 1))))
+
+    def lose_the_rest() -> None:
+        records.fail()
+        with pytest.raises(StoreError):
+            log.flush()
+
+    aside.after = lose_the_rest
+    with pytest.raises(StoreError, match="builds on"):
+        log.accept(verified)
+    assert aside.errors == []
+    assert (log.length, log.staged_blocks) == (13, 0)
+    assert_sound(log, records)
 
 
 def test_after_an_unknown_end_the_log_has_to_be_opened_again() -> None:

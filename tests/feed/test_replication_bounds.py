@@ -78,6 +78,44 @@ def test_proofs_of_heads_that_are_not_news_count_like_refusals() -> None:
     assert peer.failures == 0
 
 
+def test_a_head_that_was_pushed_before_its_answer_came_is_no_refusal() -> None:
+    writer, reader = Side.of(*numbered(1)), Side(allow_push=True)
+    link = Link(writer, reader)
+    run(link)
+    for count in range(1, MAX_BACKOFFS + 2):
+        asked = len(sent(link, reader, REQUEST))
+        writer.log.append([b"pushed"])
+        writer.replicator.push(count)
+        link.drops = silent
+        while link.step():
+            pass
+        link.drops = None
+        (number,) = [m.id for m in sent(link, reader, REQUEST)[asked:]]
+        link.inject(reader, NO_DATA, NoData(number, 1))
+        run(link)
+    peer = link.peer_of(reader)
+    assert reader.log.length == MAX_BACKOFFS + 2
+    assert (peer.paused, peer.backoffs) == (None, 0)
+    reader.replicator.want_block(0)
+    run(link)
+    assert 0 in reader.blocks
+
+
+def test_what_is_pushed_and_new_makes_up_for_refusals() -> None:
+    writer, reader = Side.of(*numbered(8)), Side(allow_push=True)
+    link = Link(writer, reader)
+    run(link)
+    peer = link.peer_of(reader)
+    for left in (0, 5):
+        peer.backoffs = 5
+        writer.replicator.push(3)
+        while link.step():
+            pass
+        reader.work()
+        assert peer.backoffs == left
+        link.peer_of(writer).claims.range(3, 1, True, 8)
+
+
 def test_staged_blocks_are_not_given_out() -> None:
     _, reader, link = known_pair()
     reader.replicator.want_block(3)

@@ -170,6 +170,21 @@ def test_a_failure_does_not_count_for_ever() -> None:
     assert Link(writer, reader, keys=KEYS).peer_of(reader).failures == 0
 
 
+@pytest.mark.parametrize("lasts", [SHUN_TIME / 3, 2 * SHUN_TIME])
+def test_a_failure_is_not_counted_anew_by_later_connections(lasts: float) -> None:
+    writer, reader, link = pair_of()
+    link.drops = spoil_blocks(3)
+    reader.replicator.want_block(3)
+    run(link)
+    link.cut()
+    while reader.now < SHUN_TIME:
+        again = Link(writer, reader, keys=KEYS)
+        assert again.peer_of(reader).failures == 1
+        reader.now += lasts
+        again.cut()
+    assert Link(writer, reader, keys=KEYS).peer_of(reader).failures == 0
+
+
 def test_another_peer_gives_what_the_bad_one_did_not() -> None:
     writer, reader, link = pair_of()
     link.drops = spoil_blocks(*range(8))

@@ -9,7 +9,7 @@ import pytest
 
 from covey.errors import CoveyError
 from covey.feed import flat_tree
-from covey.feed.replication_choices import REQUEST_TIMEOUT
+from covey.feed.replication_choices import REQUEST_TIMEOUT, SWAP_AFTER
 from covey.feed.replication_download import MAX_UPGRADE_REST
 from covey.feed.replication_events import InvalidData, InvalidRequest
 from covey.feed.replication_tickets import Ticket
@@ -189,6 +189,26 @@ class Scene:
         reader.records.failing = False
         reader.replicator.resume(reader.now)
 
+    def write(self) -> None:
+        """A reader writes in a thread, perhaps in vain, and hears of it when it looks.
+
+        What came so late that others were asked for it too has it tell them.
+        """
+        reader = self.random.choice(self.readers)
+        reader.work()
+        for link in self.links * 10:
+            link.step()
+        for side in self.sides:
+            side.now += 2 * SWAP_AFTER
+        reader.replicator.next_timer()
+        reader.replicator.handle_timer(reader.now)
+        reader.records.failing = self.random.random() < 0.5
+        reader.write_beside(hold_back=self.random.random() < 0.5)
+        reader.records.failing = False
+        self.deliver()
+        reader.end_writing()
+        reader.replicator.resume(reader.now)
+
     def wait(self) -> None:
         """Time passes, and everything arrives that is under way."""
         self.links = [link for link in self.links if link.open]
@@ -203,6 +223,7 @@ class Scene:
         doings = [self.append, self.get, self.connect, self.seek, self.update, self.clog]
         doings += [self.deliver] * 6 + [self.connect]
         doings += [self.download, self.give_up, self.wait] + [self.change_mind] * 3
+        doings += [self.write] * 2
         if self.sparse:
             doings = [self.append, self.truncate, self.get, self.clear, self.connect, self.wait]
             doings += [self.meet] * 4

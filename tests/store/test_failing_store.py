@@ -11,15 +11,17 @@ from typing import NamedTuple
 import pytest
 
 from covey.errors import StoreError
+from covey.feed.messages import BlockRequest, Request
+from covey.feed.replication_peer import REQUEST
 from covey.store.basestore import Basestore
 from covey.store.downloads import Download
 from covey.store.feed import Feed
 from covey.store.feed_events import FeedEvent
 from covey.store.log_writing import MAX_RETRY_STORE, RETRY_STORE, TRIED, TRY_EVERY
 from covey.store.memory_storage import MemoryStorage
-from covey.store.record_keys import STORE_TRIAL
+from covey.store.record_keys import STORE_TRIAL, block_key
 from covey.store.storage import KeyRange, Put
-from tests.store.meeting import blocks_of, met, numbered, place, same, take
+from tests.store.meeting import blocks_of, happened, met, numbered, place, same, take
 from tests.store.turned_clock import Middle, TurnedClock
 from tests.waiting import PATIENCE, turns, until
 
@@ -278,3 +280,48 @@ async def test_a_store_that_takes_what_it_is_tried_with_and_nothing_else_is_left
                 assert len(failures) == count
             await clock.advance(pause / 2 + 0.1)
         assert storage.trials == 3
+
+
+async def test_a_remote_that_asks_for_a_damaged_block_ends_nothing_that_users_wait_for() -> None:
+    class Damaged(MemoryStorage):
+        damaged: bytes | None = None
+
+        def get(self, key: bytes) -> bytes | None:
+            return b"damaged" if key == self.damaged else super().get(key)
+
+    storage, clock = Damaged(), TurnedClock()
+    async with (
+        Basestore() as first,
+        Basestore(storage=storage, clock=clock, chance=Middle()) as second,
+        Basestore() as third,
+        place(first) as one,
+        place(second) as two,
+        place(third) as three,
+    ):
+        writer = await first.get("log")
+        await writer.append(numbered(30))
+        reader, asker = await second.get(writer.key), await third.get(writer.key)
+        await two.dial(one.port)
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.get(5) == b"block 5"
+            storage.damaged = block_key(reader._opened.core, 5)
+            events = reader.listen()
+            waiting = asyncio.create_task(reader.get(30))
+            download = reader.download(25, 31)
+            await three.dial(two.port)
+            asked = asyncio.create_task(asker.get(5))
+            await until(lambda: bool(asker.peers))
+            (peer,) = asker._opened.replicator.peers
+            for number in range(900, 910):
+                peer.tell(REQUEST, Request(number, 0, BlockRequest(5, 0)))
+            told = await happened(events, "read-error")
+            assert "block 5" in str(getattr(told, "error", None))
+            for index in range(10, 20):
+                assert await reader.get(index) == b"block %d" % index
+            await writer.append([b"last"])
+            assert await waiting == b"last"
+            await download.done()
+        asked.cancel()
+        assert reader._opened.writing._failure is None
+        with pytest.raises(StoreError, match="block 5"):
+            await reader.get(5)

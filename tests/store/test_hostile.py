@@ -24,6 +24,7 @@ from covey.store.basestore import Basestore
 from covey.store.feed import Feed
 from covey.store.feed_events import FeedMissed
 from covey.store.lmdb_storage import LmdbStorage
+from covey.store.memory_storage import MemoryStorage
 from covey.store.record_keys import head_key
 from covey.store.store_root import UNOPENABLE
 from covey.wire.encoding import encode, raw
@@ -329,3 +330,30 @@ async def test_a_damaged_log_that_is_opened_again_and_again_is_tried_once_and_co
         assert caplog.text.count("cannot be opened") == 2
         with pytest.raises(StoreError, match="its head is missing"):
             await store.get(feed.key)
+
+
+async def test_a_log_that_could_not_be_opened_is_served_once_a_user_opened_it() -> None:
+    class Unread(MemoryStorage):
+        failing = False
+
+        def get(self, key: bytes) -> bytes | None:
+            if self.failing:
+                raise StoreError("the disk does not answer")
+            return super().get(key)
+
+    storage, clock = Unread(), TurnedClock()
+    async with Basestore(storage=storage, clock=clock, chance=Middle()) as store:
+        feed = await written(store)
+        root, key, name = store._root, feed.key, feed.discovery_key
+        root.logs[name].close()
+        storage.failing = True
+        with pytest.raises(StoreError, match="does not answer"):
+            root.find_asked(name)
+        storage.failing = False
+        with pytest.raises(StoreError, match="does not answer"):
+            root.find_asked(name)
+        await store.get(key=key)
+        opened = root.logs[name]
+        assert root.find_asked(name) is opened
+        opened.close()
+        assert root.find_asked(name) is not opened, "that it failed once is forgotten"

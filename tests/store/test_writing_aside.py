@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from covey.errors import StoreError
+from covey.feed.log import Log
+from covey.feed.verify import Verified
 from covey.store import log_writing
 from covey.store.basestore import Basestore
 from covey.store.feed import Feed
@@ -306,3 +308,30 @@ async def test_small_blocks_are_written_by_the_loop(tmp_path: Path) -> None:
             await reader.update(wait=True)
             await reader.download(0, 3000).done()
         assert storage.threaded == 0
+
+
+async def test_nothing_is_written_between_the_check_of_an_answer_and_its_staging(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[bool] = []
+    look, accept = log_writing.LogWriting.look, Log.accept
+    async with Basestore() as first, Basestore() as second, met(first, second):
+        writer = await first.get("log")
+        await writer.append(large())
+        reader = await second.get(writer.key)
+        opened = reader._opened
+
+        def spied_look(writing: log_writing.LogWriting, *, soon: bool) -> None:
+            looks.append(opened.replicator.inside)
+            look(writing, soon=soon)
+
+        def disturbed(log: Log, verified: Verified) -> None:
+            opened.touch()
+            accept(log, verified)
+
+        monkeypatch.setattr(log_writing.LogWriting, "look", spied_look)
+        monkeypatch.setattr(Log, "accept", disturbed)
+        async with asyncio.timeout(PATIENCE):
+            await reader.download(0, COUNT).done()
+    assert looks
+    assert not any(looks)

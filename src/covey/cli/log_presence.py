@@ -136,5 +136,7 @@ def line_of(event: FeedEvent) -> tuple[str, dict[str, object]] | None:
             return text, {"length": event.length, "fork": event.fork}
         case "store-error":
             return f"cannot keep what comes: {event.error}", {"error": event.error}
+        case "read-error":
+            return f"cannot read what is stored: {event.error}", {"error": event.error}
         case _:
             return None

@@ -299,17 +299,18 @@ class Log(LogState):
         self._check_open()
 
     def _settle(self) -> BaseException | None:
-        """A flush that goes on beside ends first: one change at a time. Gives why it failed.
+        """A flush that goes on beside ends first: one change at a time.
 
-        All that was staged is gone then.
+        Gives why it failed, or one that was made when it had ended: what was staged is gone then.
         """
         writing = self._writing
         if writing is None or writing.settle is None:
             return None
+        self._lost = None
         writing.settle()
         if self._writing is writing:
             raise UsageError("a flush was begun, and its end was not told")
-        return writing.failure
+        return writing.failure or self._lost
 
     def _check_trust(self, writing: Writing | None = None) -> None:
         """`StoreError` where memory may not be what is stored."""
@@ -379,6 +380,7 @@ class Log(LogState):
         return len(writing.blocks)
 
     def _drop(self, blocks: list[int], error: CoveyError) -> None:
+        self._lost = error
         self._tell(Dropped(blocks, error))
 
     def _tell_flushed(self, start: int, blocks: list[int], manifest: Manifest | None) -> None:

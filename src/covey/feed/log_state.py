@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from covey.errors import StoreError, UsageError, VerifyError
+from covey.errors import CoveyError, StoreError, UsageError, VerifyError
 from covey.feed import tree
 from covey.feed.bitfield import BitPages
 from covey.feed.hashes import EMPTY_TREE_HASH, Node, leaf_node, tree_hash
@@ -33,13 +33,15 @@ class LogState:
     `roots` (left to right), `signature` of the head, `tree_hash`, `bitfield` (blocks held; only
     read it), `contiguous_length` (so many blocks from the first on are held), `frozen`, and
     `on_change`, the callbacks that get each `LogEvent`, and `coming`, which gives the blocks that
-    are on their way here: whoever fetches some sets it.
+    are on their way here, and `unreadable`, which hears what could not be read and was done
+    without: whoever fetches blocks sets both.
     """
 
     __slots__ = (
         "_cache",
         "_doubtful",
         "_hints",
+        "_lost",
         "_records",
         "_revision",
         "_sound",
@@ -62,6 +64,7 @@ class LogState:
         "roots",
         "signature",
         "tree_hash",
+        "unreadable",
     )
 
     def __init__(
@@ -84,12 +87,14 @@ class LogState:
         self.key_pair = key_pair
         self.frozen = frozen
         self.coming: Callable[[], Iterable[int]] = tuple
+        self.unreadable: Callable[[StoreError], object] = lambda _: None
         self._staging = Staging()
         self._writing: Writing | None = None  # what was staged and is being stored beside
         self._cache = NodeCache(memory or NodeMemory())
         self._teller = Teller()
         self.on_change = self._teller.listeners
         self._doubtful = False
+        self._lost: CoveyError | None = None  # why what was staged last could not be stored
         self._revision = 0  # counts what takes nodes away
         self._hints = hints or Hints()
         self.remote_contiguous_length = self._hints.remote_contiguous_length
@@ -180,14 +185,32 @@ class LogState:
             if found is None and self._writing is not None:
                 found = self._writing.staged.nodes.get(index)
             if found is None:
-                found = self._records.node(index)
+                found = self._read_node(index)
                 if found is not None:
                     self._cache.add((found,))
         return found
 
+    def _read_node(self, index: int) -> Node | None:
+        try:
+            return self._records.node(index)
+        except StoreError as error:
+            for root in self.roots:
+                if root.index == index:
+                    self.unreadable(error)
+                    return root
+            raise
+
+    def known_node(self, index: int) -> Node | None:
+        """As `node`, but one that cannot be read is not here: it is fetched again, and replaced."""
+        try:
+            return self.node(index)
+        except StoreError as error:
+            self.unreadable(error)
+            return None
+
     def has_node(self, index: int) -> bool:
-        """Whether `node` has it."""
-        return self.node(index) is not None
+        """Whether `known_node` has it."""
+        return self.known_node(index) is not None
 
     def block(self, index: int) -> bytes | None:
         """The stored bytes of a block, staged ones too; None when it is not here.

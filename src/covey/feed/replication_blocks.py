@@ -217,15 +217,13 @@ class BlockPool:
             self.look_again()
         return missing
 
-    def came(self, index: int, peer: ReplicationPeer, value: bytes) -> None:
-        """A block is verified and about to be staged; the others asked for it are cancelled."""
+    def came(self, peer: ReplicationPeer, index: int, value: bytes) -> None:
+        """A block is verified and about to be staged; then `cancel` takes it back from others."""
+        peer.blocks_down += 1
+        peer.bytes_down += len(value)
         self.arrived[index] = peer, value
         if index in self.works:
             self.awaited.add(index)
-        askers = self.asked.pop(index, None)
-        if askers:
-            for outstanding in askers:
-                outstanding.peer.cancel(outstanding.request.id)
 
     def lost(self, indices: Iterable[int]) -> None:
         """Blocks that had arrived could not be stored: they are wanted again."""
@@ -233,6 +231,7 @@ class BlockPool:
         for index in indices:
             self.awaited.discard(index)
             if self.arrived.pop(index, None) is not None:
+                self._take_back(index)
                 missing = self._set_free(index) or missing
         if missing:
             self.look_again()
@@ -308,12 +307,8 @@ class BlockPool:
 
     def cancel(self, index: int) -> None:
         """Take back the requests for a block that arrived otherwise, or is not wanted any more."""
-        askers = self.asked.pop(index, None)
-        if askers is None:
-            return
-        for outstanding in askers:
-            outstanding.peer.cancel(outstanding.request.id)
-        self._set_free(index)
+        if self._take_back(index):
+            self._set_free(index)
 
     def slow_blocks(self, peer: ReplicationPeer, now: float) -> list[int]:
         """Blocks that others let wait and this peer could send, the oldest first."""
@@ -450,6 +445,13 @@ class BlockPool:
             work.queued = True
             self._offer(index, work.priority)
         return True
+
+    def _take_back(self, index: int) -> bool:
+        """Nobody is asked for the block any more; whether anybody was."""
+        askers = self.asked.pop(index, ())
+        for outstanding in askers:
+            outstanding.peer.cancel(outstanding.request.id)
+        return len(askers) > 0
 
     def _remove_asker(self, index: int, outstanding: Outstanding) -> bool:
         """Whether nobody is asked for the block any more."""

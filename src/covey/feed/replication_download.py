@@ -196,20 +196,19 @@ class Downloads(EarlyAnswers):
             peer.missed_upgrades = 0
         block = verified.block
         if block is not None:
-            index, value = block
-            if self._log.has(index) or index in self.pool.arrived:
-                self.pool.cancel(index)
+            if self._log.has(block[0]) or block[0] in self.pool.arrived:
                 verified = verified._replace(block=None)
             else:
-                peer.blocks_down += 1
-                peer.bytes_down += len(value)
-                self.pool.came(index, peer, value)
+                self.pool.came(peer, *block)
         try:
             self._log.accept(verified)
         except StoreError as error:
             if verified.block is not None:
                 self.pool.lost((verified.block[0],))
             self.store_failed(error)
+        if block is not None:
+            # Only now: nothing may come between what was checked and its storing.
+            self.pool.cancel(block[0])
 
     def store_failed(self, error: StoreError) -> None:
         """Ask for nothing more until somebody says that the store works again."""
@@ -268,7 +267,7 @@ class Downloads(EarlyAnswers):
         """Cancel requests that were not answered in time; `ReplicationError` after too many."""
         expired: list[Outstanding] = []
         while (oldest := peer.table.oldest()) is not None:
-            if now - oldest.sent < REQUEST_TIMEOUT:
+            if oldest.sent + REQUEST_TIMEOUT > now:
                 break
             peer.cancel(oldest.request.id)
             expired.append(oldest)
@@ -433,12 +432,14 @@ class Downloads(EarlyAnswers):
             return None
         try:
             return self._check(data)
-        except StaleProof:
+        except (VerifyError, StoreError) as error:
             self._return_block(outstanding)
-            self._back_off(peer, None)
-        except VerifyError as error:
-            self._return_block(outstanding)
-            self.fail(peer, error)
+            if isinstance(error, StoreError):
+                self._log.unreadable(error)
+            elif isinstance(error, StaleProof):
+                self._back_off(peer, None)
+            else:
+                self.fail(peer, error)
         return None
 
     def _check(self, data: Data) -> Verified:
@@ -451,6 +452,7 @@ class Downloads(EarlyAnswers):
             fork=log.fork,
             get_node=log.node,
             authority=log.authority,
+            known_node=log.known_node,
         )
 
     def _return_block(self, outstanding: Outstanding) -> None:
@@ -468,6 +470,8 @@ class Downloads(EarlyAnswers):
                 return
             if block is not None and block.index not in peer.claims:
                 return
+            if block is None and request.upgrade and request.upgrade.start < self._log.length:
+                return  # What it was asked for came otherwise meanwhile.
         if block is not None:
             peer.claims.refute(block.index)
         peer.backoffs += 1

@@ -80,7 +80,16 @@ class Conflict(NamedTuple):
 
 
 class StoreFailed(NamedTuple):
-    """The store could not write or read: no more requests until `Replicator.resume`."""
+    """The store could not write: no more requests until `Replicator.resume`."""
+
+    error: StoreError
+
+
+class ReadFailed(NamedTuple):
+    """A record could not be read that a peer asked for, or an answer builds on; told once.
+
+    It counts as not here: everything else goes on.
+    """
 
     error: StoreError
 
@@ -118,6 +127,7 @@ Event: TypeAlias = (
     | InvalidRequest
     | Conflict
     | StoreFailed
+    | ReadFailed
     | ChannelDone
     | ChannelWanted
     | ExtensionReceived

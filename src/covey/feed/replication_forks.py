@@ -107,7 +107,7 @@ class Forks:
         if data.upgrade is None:
             return False
         log = self._log
-        reorg = Reorg(data, length=log.length, get_node=log.node, authority=log.authority)
+        reorg = Reorg(data, length=log.length, get_node=log.known_node, authority=log.authority)
         if not reorg.signed:
             if log.manifest is None:
                 return False  # The peer may be right, and not have known what we do not know.

@@ -76,7 +76,6 @@ class Conversation:
             self._announcer.sync(peer)
         self._downloads.fill(peer, now)
         self._replicator.updates.check(now)
-        self._replicator.settle(now)
 
     def on_request(self, peer: ReplicationPeer, message: Request, now: float) -> None:
         """The peer asks for something."""
@@ -99,14 +98,12 @@ class Conversation:
             self._on_push(peer, message)
         else:
             self._downloads.unasked(peer)
-        self._replicator.settle(now)
 
     def on_no_data(self, peer: ReplicationPeer, message: NoData, now: float) -> None:
         """The peer does not have what it was asked for."""
         peer.stalled = False
         self._downloads.on_no_data(peer, message, now)
         self._replicator.updates.check(now)
-        self._replicator.settle(now)
 
     def on_want(self, peer: ReplicationPeer, message: Want, now: float) -> None:
         """The peer wants to know what we hold."""
@@ -126,7 +123,6 @@ class Conversation:
         self.note_contiguous(peer, start)
         self._downloads.pool.see_again(peer, start, start + 8 * len(words))
         self._downloads.fill(peer, now)
-        self._replicator.settle(now)
 
     def on_range(self, peer: ReplicationPeer, message: Range, now: float) -> None:
         """Blocks that the peer holds now, or no longer."""
@@ -137,7 +133,6 @@ class Conversation:
             self.note_contiguous(peer, start)
             self._downloads.pool.see_again(peer, start, start + length)
             self._downloads.fill(peer, now)
-        self._replicator.settle(now)
 
     def on_extension(self, peer: ReplicationPeer, message: ExtensionMessage, _now: float) -> None:
         """A message for whoever uses the log."""
@@ -170,7 +165,10 @@ class Conversation:
             return
         self._downloads.forks.restart()
         reorg, shared = finished
-        self._log.reorg(reorg.head, reorg.nodes, shared, manifest=reorg.manifest)
+        try:
+            self._log.reorg(reorg.head, reorg.nodes, shared, manifest=reorg.manifest)
+        except StoreError as error:
+            self._downloads.store_failed(error)
 
     def push(self, index: int) -> None:
         """Send a block unasked to all who allow it and lack it."""
@@ -224,6 +222,9 @@ class Conversation:
             self._replicator.publish(InvalidData(peer, error))
             self._downloads.unasked(peer)
             return
+        block = verified.block
+        if verified.upgrade is not None or (block is not None and not log.has(block[0])):
+            peer.backoffs = 0
         self._downloads.accept(peer, verified)
 
     def _on_history(self, peer: ReplicationPeer, data: Data, now: float) -> bool:

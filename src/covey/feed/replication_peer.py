@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from covey.errors import ProtocolError, StoreError
@@ -32,17 +32,16 @@ Send: TypeAlias = Callable[[int, Any], bool]
 class PeerOwner(Protocol):
     """Who looks after a peer."""
 
-    @property
-    def handlers(self) -> Sequence[Callable[[ReplicationPeer, Any, float], None]]:
-        """What takes each kind of message."""
+    def handle(self, peer: ReplicationPeer, kind: int, message: Any, now: float) -> None:
+        """It sent a message of one of the kinds above."""
         ...
 
     def peer_failed(self, peer: ReplicationPeer, error: ProtocolError, now: float) -> None:
         """A handler raised: the peer is over."""
         ...
 
-    def store_failed(self, error: StoreError) -> None:
-        """A record could not be read or written."""
+    def read_failed(self, error: StoreError) -> None:
+        """A record could not be read."""
         ...
 
     def stir(self) -> None:
@@ -77,7 +76,6 @@ class ReplicationPeer:
     ) -> None:
         self._send = send
         self._owner = owner
-        self._handlers = owner.handlers
         self.remote_key = remote_key
         self.seeks = seeks
         self.active = True
@@ -140,6 +138,8 @@ class ReplicationPeer:
         self.doubt = 0
         """What is to be paid back by good answers; see `replication_paths`."""
         self.failures = self.backoffs = self.unasked = self.invalid_requests = 0
+        self.earlier_failures = 0
+        """So many of the failures were on earlier connections."""
         self.blocks_down = self.bytes_down = self.blocks_up = self.bytes_up = 0
 
     @property
@@ -165,12 +165,12 @@ class ReplicationPeer:
         """
         if self.active and 0 <= kind <= EXTENSION:
             try:
-                self._handlers[kind](self, message, now)
+                self._owner.handle(self, kind, message, now)
             except ProtocolError as error:
                 self._owner.peer_failed(self, error, now)
                 raise
             except StoreError as error:
-                self._owner.store_failed(error)
+                self._owner.read_failed(error)
 
     def drained(self, now: float) -> None:
         """The channel, that was full, is empty again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from covey.errors import StoreError
 from covey.feed import flat_tree
 from covey.feed.messages import BlockRequest, Request, SeekRequest
 from covey.feed.replication_blocks import BlockPool
@@ -82,7 +83,7 @@ class Seeks:
                 ticket.asked += 1
                 self._resting[ticket] = None
                 return question
-            if ticket not in self._resting:
+            if ticket.open and ticket not in self._resting:
                 self._ready[ticket] = None
         peer.seeks_looked_at = self._additions
         return None
@@ -110,7 +111,7 @@ class Seeks:
     def _settle(self, ticket: SeekTicket) -> bool:
         """Answer when it can be answered; whether the ticket is over."""
         log = self._log
-        found = seek(ticket.offset, log.roots, log.node, padding=ticket.padding)
+        found = seek(ticket.offset, log.roots, log.known_node, padding=ticket.padding)
         # The end of the log is no block yet: the offset is in the one that comes next.
         if found is not None and found[0] < log.length:
             ticket.finish(found)
@@ -118,14 +119,17 @@ class Seeks:
 
     def _question(self, ticket: SeekTicket, peer: ReplicationPeer) -> SeekQuestion | None:
         log = self._log
-        span = seek_span(ticket.offset, log.roots, log.node, padding=ticket.padding)
+        span = seek_span(ticket.offset, log.roots, log.known_node, padding=ticket.padding)
         if span is None or span[0] >= log.length:
             self._resting[ticket] = None
             return None
         start, end = span
         if end - start <= 2:
             # Of a pair of received leaves only the sum of their sizes is proven.
-            self._wait_for_block(ticket, start)
+            if log.has(start):
+                ticket.finish(StoreError(f"the size of block {start}, which is here, is not known"))
+            else:
+                self._wait_for_block(ticket, start)
             return None
         stop = min(end, peer.askable_end)
         if start >= stop:

@@ -27,7 +27,6 @@ from covey.feed.replication_choices import MAX_INVALID_REQUESTS, invalid_delay
 from covey.feed.replication_events import (
     InvalidRequest,
     ReplicationError,
-    StoreFailed,
     Uploaded,
 )
 from covey.feed.replication_peer import BITFIELD, DATA, NO_DATA, RANGE, ReplicationPeer
@@ -160,7 +159,7 @@ class RequestQueue:
             self._refuse(request.id, error, now)
         except StoreError as error:
             peer.tell(NO_DATA, NoData(request.id, NOT_AVAILABLE))
-            self._publish(StoreFailed(error))
+            log.unreadable(error)
         else:
             peer.tell(DATA, data)
             if data.upgrade is not None:

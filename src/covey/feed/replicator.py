@@ -9,6 +9,7 @@ called.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from covey.errors import ClosedError, CoveyError, ProtocolError, StoreError
@@ -21,6 +22,7 @@ from covey.feed.replication_events import (
     Event,
     PeerAdded,
     PeerRemoved,
+    ReadFailed,
     ReplicationError,
 )
 from covey.feed.replication_messages import Conversation
@@ -38,6 +40,8 @@ SHUN_TIME = 600.0
 """Seconds for which it is remembered, by the key of a peer, that its answers did not verify."""
 MAX_SHUNNED = 1024
 """Keys remembered so; the oldest is forgotten for a new one."""
+MAX_UNREADABLE = 1024
+"""Records told of that could not be read; nothing is told of more."""
 LINGER = (20.0, 40.0)
 """Seconds from the last use of a log until peers are told that it is not downloaded any more."""
 
@@ -59,7 +63,9 @@ class Replicator(Orders):
 
     `on_event` has the callbacks that get each `Event`; they and `done` must not raise. `on_work` is
     called when something was asked for or changed outside of a call with a `now`: then
-    `handle_timer` is due. Everything that is staged is for the owner of the log to flush.
+    `handle_timer` is due. It is not while one is `inside`: an answer that was checked must still be
+    true when it is stored, so nothing may end a write in between. Everything that is staged is for
+    the owner of the log to flush.
     """
 
     def __init__(
@@ -81,7 +87,8 @@ class Replicator(Orders):
         self._random = random
         self._on_work = on_work
         self._now = now
-        self._inside = False
+        self.inside = False
+        """Whether a call is under way, at whose end everybody is asked for what is due then."""
         self._stirred = False
         self._closed = False
         self.active = False
@@ -101,6 +108,8 @@ class Replicator(Orders):
         self._watch = LogWatch(self).changed
         log.on_change.append(self._watch)
         log.coming = lambda: self.downloads.pool.asked
+        self._unreadable: set[str] = set()
+        log.unreadable = self.read_failed
 
     # Peers
 
@@ -127,7 +136,8 @@ class Replicator(Orders):
         peer = ReplicationPeer(
             send, owner=self, remote_key=remote_key, seeks=seeks, limits=self._limits
         )
-        peer.failures = 0 if remote_key is None else self._failures_of(remote_key, now)
+        if remote_key is not None:
+            peer.failures = peer.earlier_failures = self._failures_of(remote_key, now)
         peer.round_trip = round_trip
         peer.requests = RequestQueue(self.log, peer, self.publish)
         self.peers[peer] = None
@@ -185,10 +195,13 @@ class Replicator(Orders):
                 self.handle_timer(now)
 
     def resume(self, now: float) -> None:
-        """The store works again: go on asking."""
+        """The store works again: go on asking, when `handle_timer` is called.
+
+        A write may end inside of a change of the log, which no other may get into.
+        """
+        self._now = now
         self.downloads.suspended = False
         self.stir()
-        self.settle(now)
 
     # Time
 
@@ -219,6 +232,9 @@ class Replicator(Orders):
         if self._closed:
             return
         self._now = now
+        self._at_once(partial(self._do_due, now), now)
+
+    def _do_due(self, now: float) -> None:
         if self._expire_at is not None and self._expire_at <= now:
             self._expire(now)
         if self._fall_at is not None and self._fall_at <= now:
@@ -238,7 +254,6 @@ class Replicator(Orders):
             self._swap_at = None
             for peer in list(self.peers):
                 self.downloads.swap(peer, now)
-        self.settle(now)
 
     def close(self) -> None:
         """Everything that is waited for ends with `ClosedError`, every peer is let go."""
@@ -246,6 +261,7 @@ class Replicator(Orders):
             return
         self.log.on_change.remove(self._watch)
         self.log.coming = tuple
+        self.log.unreadable = lambda _: None
         for peer in list(self.peers):
             self._remove(peer, None)
         self._closed = True
@@ -265,15 +281,15 @@ class Replicator(Orders):
         if self._stirred or self._closed:
             return
         self._stirred = True
-        if not self._inside and self._on_work is not None:
+        if not self.inside and self._on_work is not None:
             self._on_work()
 
     def settle(self, now: float) -> None:
         """Ask everybody, if there may be something to ask for that was not before."""
         self._now = now
-        if self._closed or not self._stirred:
+        if self._closed or self.inside or not self._stirred:
             return
-        self._inside = True
+        self.inside = True
         try:
             self.conversation.change_fork(now)
             self.conversation.consider_forks()
@@ -284,9 +300,9 @@ class Replicator(Orders):
             self.updates.check(now)
             self._tell_downloading()
         except StoreError as error:
-            self.store_failed(error)
+            self.read_failed(error)
         finally:
-            self._inside = False
+            self.inside = False
 
     def note_delayed(self, peer: ReplicationPeer) -> None:
         """A request of this peer is to be refused later."""
@@ -306,6 +322,10 @@ class Replicator(Orders):
 
     # PeerOwner
 
+    def handle(self, peer: ReplicationPeer, kind: int, message: Any, now: float) -> None:
+        """A peer sent a message: what it changes is asked for once it is dealt with."""
+        self._at_once(partial(self.handlers[kind], peer, message, now), now)
+
     def peer_failed(self, peer: ReplicationPeer, error: ProtocolError, now: float) -> None:
         """A peer broke a rule: it is let go, and perhaps kept away."""
         self._now = now
@@ -315,12 +335,22 @@ class Replicator(Orders):
         self.settle(now)
 
     def store_failed(self, error: StoreError) -> None:
-        """A record could not be read or written: nothing is asked for until `resume`."""
+        """Blocks could not be written: nothing is asked for until `resume`."""
         self.downloads.store_failed(error)
+
+    def read_failed(self, error: StoreError) -> None:
+        """A record could not be read: that is told once, and everything else goes on."""
+        told = str(error)
+        if told not in self._unreadable and len(self._unreadable) < MAX_UNREADABLE:
+            self._unreadable.add(told)
+            self.publish(ReadFailed(error))
 
     def peer_drained(self, peer: ReplicationPeer, now: float) -> None:
         """Answer what the peer asked meanwhile."""
         self._now = now
+        self._at_once(partial(self._serve, peer, now), now)
+
+    def _serve(self, peer: ReplicationPeer, now: float) -> None:
         try:
             peer.requests.serve(now)
         except ProtocolError as error:
@@ -332,13 +362,23 @@ class Replicator(Orders):
     def peer_closed(self, peer: ReplicationPeer, remote: bool, now: float) -> None:
         """The channel is gone; wanted again when only the remote had no use for it any more."""
         self._now = now
+        self._at_once(partial(self._gone, peer, remote), now)
+
+    def _gone(self, peer: ReplicationPeer, remote: bool) -> None:
         idle = remote and not peer.remote_downloading and peer.remote.uploading
         self._remove(peer, None)
         if idle and self.is_downloading:
             self.publish(ChannelWanted(peer))
-        self.settle(now)
 
     # Its own
+
+    def _at_once(self, work: Callable[[], object], now: float) -> None:
+        outer, self.inside = self.inside, True
+        try:
+            work()
+        finally:
+            self.inside = outer
+        self.settle(now)
 
     def check_open(self) -> None:
         """`ClosedError` when the replicator is closed."""
@@ -387,9 +427,11 @@ class Replicator(Orders):
         return count
 
     def _remember_failures(self, peer: ReplicationPeer) -> None:
-        """Who comes again has no more chances than who stays."""
+        """Who comes again has no more chances than who stays, for the time after a failure."""
         key = peer.remote_key
-        if key is None or peer.failures <= self._failures_of(key, self._now):
+        if key is None or peer.failures == peer.earlier_failures:
+            return
+        if peer.failures <= self._failures_of(key, self._now):
             return
         self._failures.pop(key, None)
         if len(self._failures) >= MAX_SHUNNED:

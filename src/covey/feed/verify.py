@@ -82,10 +82,12 @@ def verify(
     fork: int,
     get_node: GetNode,
     authority: Authority,
+    known_node: GetNode | None = None,
 ) -> Verified:
     """What `data` proves to somebody with this head.
 
-    `get_node` gives the nodes that are stored, which are trusted. An empty head (no roots, length
+    `get_node` gives the nodes that are stored, which are trusted; `known_node`, where given, those
+    that are of use and without which it goes too. An empty head (no roots, length
     0, the fork of `data`) checks an answer on its own. Raises `VerifyError`: `StaleProof` when the
     head has moved on since the request. Nothing is changed.
     """
@@ -118,7 +120,7 @@ def verify(
         if upgrade is not None and get_node(fold.top.index) is None:
             raise StaleProof(f"an upgrade to {proven_length(upgrade)} blocks, these are {length}")
         _vouch_fold(fold, length, get_node)
-    proven, claimed = settle(claims, get_node) if claims else ([], ())
+    proven, claimed = settle(claims, known_node or get_node) if claims else ([], ())
     content = None if block is None else (block.index, bytes(block.value))
     return Verified(nodes + proven, content, head, manifest, claimed)
 

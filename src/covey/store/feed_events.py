@@ -133,6 +133,17 @@ class StoreFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadFailed:
+    """What a peer asked for, or an answer builds on, is stored and cannot be read; told once.
+
+    Peers are told that it is not here, and nothing ends: what else is wanted goes on.
+    """
+
+    error: CoveyError
+    type: Literal["read-error"] = "read-error"
+
+
+@dataclass(frozen=True, slots=True)
 class FeedClosed:
     """The session is closed; `error` is set when that was not its owner's wish. The last event."""
 
@@ -153,6 +164,7 @@ FeedEvent: TypeAlias = (
     | ConflictFound
     | ManifestLearned
     | StoreFailed
+    | ReadFailed
     | FeedClosed
 )
 

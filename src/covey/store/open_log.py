@@ -254,9 +254,13 @@ class OpenLog:
     # The timer and the writing of what was received
 
     def touch(self) -> None:
-        """Something was done with the replicator: see to its timer and to what is to be written."""
+        """Something was done with the replicator: see to its timer and to what is to be written.
+
+        Nothing while the replicator is at work, as a write that ends may take away on what it
+        counts: whoever called it comes here afterwards.
+        """
         replicator, writing = self._replicator, self.writing
-        if replicator is None or self.closed:
+        if replicator is None or self.closed or replicator.inside:
             return
         if self.log.staged_blocks or writing.held_back:
             writing.look(soon=replicator.flush_wanted)
@@ -330,6 +334,9 @@ class OpenLog:
                 logger.warning("%r: the store failed: %s", self, error)
                 self._publish(feed_events.StoreFailed(error))
                 self.writing.store_failed(error)
+            case told.ReadFailed(error):
+                logger.warning("%r: what is stored cannot be read: %s", self, error)
+                self._publish(feed_events.ReadFailed(error))
             case told.Conflict(length, fork, peer):
                 self._publish(feed_events.ConflictFound(length, fork, self.peers.get(peer)))
                 why = FrozenError(

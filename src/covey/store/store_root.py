@@ -219,13 +219,13 @@ class StoreRoot:
         """As `find`, for remotes, who may ask again and again for what cannot be opened."""
         now = self.clock.time()
         until, why = self._unopenable.get(discovery_key, (now, ""))
-        if now < until:
+        if now < until and discovery_key not in self.logs:
             raise StoreError(why)
+        self._unopenable.pop(discovery_key, None)
         try:
             return self.find(discovery_key)
         except StoreError as error:
             logger.warning("a log that was asked for cannot be opened: %s", error)
-            self._unopenable.pop(discovery_key, None)
             if len(self._unopenable) >= MAX_UNOPENABLE:
                 del self._unopenable[next(iter(self._unopenable))]
             self._unopenable[discovery_key] = now + UNOPENABLE, str(error)
