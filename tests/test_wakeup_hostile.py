@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from covey.errors import CoveyError
+from covey.errors import CoveyError, UsageError
 from covey.limits import Limits
 from covey.wakeup import (
     OpensLimited,
@@ -592,18 +592,34 @@ async def test_a_handler_may_close_the_wakeup_it_is_called_by(where: str) -> Non
     assert not remote.stream.closed
 
 
-async def test_of_two_wakeups_on_a_connection_the_second_meets_where_the_first_did_not() -> None:
-    async with Wakeup() as first, Wakeup() as second:
+async def test_a_second_wakeup_on_a_connection_is_refused_until_the_first_is_closed() -> None:
+    woken: list[bytes] = []
+    async with Wakeup() as first, Wakeup(lambda key, _: woken.append(key)) as second:
         ours, theirs = joined_streams()
         async with Wakeup() as remote:
-            first.session(CAPABILITY)
+            session = first.session(CAPABILITY, WakeupHandlers(active=False))
             first.add_stream(ours.connection)
-            second.session(CAPABILITY)
-            second.session(OTHER)
-            second.add_stream(ours.connection)
-            met = [remote.session(key) for key in (CAPABILITY, OTHER)]
+            with pytest.raises(UsageError, match=r"networker\.wakeup"):
+                second.add_stream(ours.connection)
+            assert not second.has_stream(ours.connection)
+            await second.close()
             remote.add_stream(theirs.connection)
+            remote.session(CAPABILITY)
             await settle()
-            assert [len(session.peers) for session in met] == [1, 1]
-            assert len(first.get_sessions(CAPABILITY)[0].peers) == 1
-            assert second.get_sessions(CAPABILITY)[0].peers == []
+            assert len(session.peers) == 1  # the end of the other one has not silenced it
+            await first.close()
+            async with Wakeup(lambda key, _: woken.append(key)) as third:
+                third.add_stream(ours.connection)
+                remote.session(OTHER)
+                await settle()
+                assert woken == [topic_id(OTHER)]
+
+
+async def test_the_end_leaves_the_callback_of_another_registered() -> None:
+    asked: list[bytes | None] = []
+    async with Wakeup() as wakeup:
+        remote = Remote(wakeup)
+        remote.stream.mux.pair("wakeup", asked.append)
+    remote.open()
+    await settle()
+    assert asked == [TOPIC]

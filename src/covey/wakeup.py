@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +21,13 @@ from covey.closing import Closing
 from covey.errors import ClosedError, CoveyError
 from covey.events import EventStream, Subscription
 from covey.limits import Limits
-from covey.net.ordered_calls import Call, OrderedCalls
+from covey.net.mux_tasks import GRACE
+from covey.net.ordered_calls import Call, OrderedCalls, as_failure, is_cancelled
 from covey.net.wakeup_port import WakeupPort
 from covey.owned_tasks import OwnedTasks
 from covey.wire.wakeup import GC_TICK, WakeupMachine
 from covey.wire.wakeup_messages import (
     HASH_SIZE,
-    PROTOCOL,
     Lookup,
     WriterHead,
     capability_proof,
@@ -146,6 +147,7 @@ class Wakeup:
         self._calls = OrderedCalls(
             self._tasks,
             failed=self._handler_failed,
+            cancelled=self._handler_cancelled,
             wanted=lambda call: not call.owner.muted,
             grace=self.limits.close_timeout,
             name="covey wakeup handlers",
@@ -154,7 +156,7 @@ class Wakeup:
             self, clock=self._clock, gc_tick=gc_tick, announced=self.limits.wakeup_announced
         )
         self._ports: dict[Connection, WakeupPort] = {}
-        self._answers: set[asyncio.Task[Any]] = set()
+        self._answers: dict[asyncio.Task[Any], asyncio.Timeout] = {}
         self._all_slots = asyncio.Semaphore(ALL_CALLBACKS * self.limits.wakeup_callbacks)
         self._closing = Closing()
         self._timer: asyncio.TimerHandle | None = None
@@ -227,7 +229,8 @@ class Wakeup:
         peer can try guesses; of another size only with `handlers.discovery_key`. Peers that are
         there already are in `session.peers`, they are not told again.
 
-        Raises `UsageError` for a capability of another size, `ClosedError` after the end.
+        Raises `UsageError` for a capability of another size or of none, `TypeError` for one that is
+        no bytes, `ClosedError` after the end.
         """
         return self._machine.session(capability, handlers or WakeupHandlers())
 
@@ -235,30 +238,36 @@ class Wakeup:
         """Meet peers on `stream`: open the active topics there, and let its remote wake us.
 
         A second time only opens what is not open. `ClosedError` for a stream that is closed, and
-        after the end; `UsageError` for one without a muxer.
+        after the end; `UsageError` for one without a muxer, and for one that another wakeup has: a
+        connection can have one. Those of a `Networker` are added to its `Networker.wakeup`.
         """
         if self.closed:
             raise ClosedError("this wakeup is closed")
         port = self._ports.get(stream)
-        if port is None:
-            port = self._ports[stream] = self.port_for(stream)
-            stream.on_close(self._stream_closed)
-        port.mux.pair(PROTOCOL, partial(self._asked, port))
+        added = port is not None
+        port = port or self.port_for(stream)
+        port.pair(partial(self._asked, port))
+        if not added:
+            self._ports[stream] = port
+            stream.on_close(_told_weakly(self))
         self._machine.add(port)
 
     def destroy(self) -> None:
         """Close every channel, destroy every session and tell it; nothing more is answered.
 
-        Does not wait: handlers that are coroutines end within `Limits.close_timeout`. May be called
-        again.
+        Does not wait: handlers that are coroutines end within `Limits.close_timeout`. `listen` goes
+        on, for those that fail, until `close`. May be called again.
         """
         if self.closed:
             return
         for port in self._ports.values():
-            port.mux.unpair(PROTOCOL)
+            port.unpair()
+        self._ports.clear()
+        until = asyncio.get_running_loop().time() + self.limits.close_timeout
+        for scope in self._answers.values():
+            scope.reschedule(until)
         self._machine.destroy()
-        for answer in self._answers:
-            answer.cancel()
+        self._calls.all_over()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -346,6 +355,9 @@ class Wakeup:
             return None
         try:
             result = self._on_wakeup(key, port.stream)
+        except asyncio.CancelledError as error:  # no task is cancelled within a plain call
+            self._failed(as_failure(error), None, port, "on_wakeup")
+            return None
         except Exception as error:  # noqa: BLE001  the edge of a user callback
             self._failed(error, None, port, "on_wakeup")
             return None
@@ -355,21 +367,32 @@ class Wakeup:
         return None
 
     async def _answer(self, port: WakeupPort, key: bytes, result: Awaitable[object]) -> None:
-        """Wait for `on_wakeup`, in a task of the muxer that the end of this wakeup cancels."""
+        """Wait for `on_wakeup`, in a task of the muxer; after the end it has some time left."""
         if port.slots is None:
             port.slots = asyncio.Semaphore(self.limits.wakeup_callbacks)
         task = asyncio.current_task()
-        if task is not None:
-            self._answers.add(task)
         try:
-            async with port.slots, self._all_slots:
-                await result
+            async with asyncio.timeout(None) as scope:
+                if task is not None:
+                    self._answers[task] = scope
+                async with port.slots, self._all_slots:
+                    if self.closed:
+                        return
+                    await result
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
+            self._failed(as_failure(error), None, port, "on_wakeup")
+            return
         except Exception as error:  # noqa: BLE001  the edge of a user callback
-            self._failed(error, None, port, "on_wakeup")
+            if scope.expired():
+                port.mux.warn("on_wakeup was cancelled: its wakeup is closed")
+            else:
+                self._failed(error, None, port, "on_wakeup")
             return
         finally:
             if task is not None:
-                self._answers.discard(task)
+                self._answers.pop(task, None)
             if inspect.iscoroutine(result):
                 result.close()  # where it never began; else it has ended
         self._machine.asked(key, port)
@@ -386,6 +409,12 @@ class Wakeup:
             logger.debug("%s of %r used what is over: %s", call.name, call.owner, error)
         else:
             self._failed(error, call.owner, key.port, call.name)
+
+    def _handler_cancelled(self, key: Any, call: Call) -> None:
+        if isinstance(key, WakeupPeer):
+            key.port.mux.warn("%s of a wakeup was cancelled: its peer is gone", call.name)
+        else:
+            logger.warning("%s was cancelled: it took too long", call.name)
 
     def _failed(
         self, error: Exception, session: WakeupSession | None, port: WakeupPort | None, where: str
@@ -404,10 +433,24 @@ class Wakeup:
     async def _close(self) -> None:
         self.destroy()
         if self._answers:
-            await asyncio.wait(set(self._answers), timeout=self.limits.close_timeout)
+            seconds = self.limits.close_timeout + GRACE
+            _, stuck = await asyncio.wait(set(self._answers), timeout=seconds)
+            for task in stuck:
+                logger.warning("%s does not end when cancelled", task.get_name())
         await self._calls.finish()
         await self._tasks.end(self.limits.close_timeout)
         self._events.close()
+
+
+def _told_weakly(wakeup: Wakeup) -> Callable[[Connection], None]:
+    """Tells a wakeup that a connection is closed, and keeps none that is over alive."""
+    told = weakref.ref(wakeup)
+
+    def closed(stream: Connection) -> None:
+        if (alive := told()) is not None:
+            alive._stream_closed(stream)
+
+    return closed
 
 
 def _loop_time() -> float:

@@ -21,11 +21,13 @@ class Caller:
     def __init__(self, *, grace: float = 5.0) -> None:
         self.told: list[str] = []
         self.failures: list[tuple[Any, str, str]] = []
+        self.cancelled: list[tuple[Any, str]] = []
         self.unwanted: set[str] = set()
         self.tasks = OwnedTasks(logger)
         self.calls = OrderedCalls(
             self.tasks,
             failed=lambda key, call, error: self.failures.append((key, call.name, str(error))),
+            cancelled=lambda key, call: self.cancelled.append((key, call.name)),
             wanted=lambda call: call.owner not in self.unwanted,
             grace=grace,
             name="covey test calls",

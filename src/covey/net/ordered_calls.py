@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
-from covey.errors import ClosedError
+from covey.errors import ClosedError, CoveyError
+from covey.net.mux_tasks import GRACE
 from covey.owned_tasks import OwnedTasks
-
-logger = logging.getLogger("covey.net.ordered_calls")
 
 
 class Call(NamedTuple):
@@ -22,6 +20,19 @@ class Call(NamedTuple):
     arguments: tuple[Any, ...]
     owner: Any
     name: str
+
+
+def is_cancelled() -> bool:
+    """Whether a `CancelledError` is for the task that runs now, and not for what it waits for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def as_failure(error: asyncio.CancelledError) -> Exception:
+    """The failure of a handler that let `error` out although nobody has cancelled it."""
+    failure = CoveyError("what it waited for was cancelled")
+    failure.__cause__ = error
+    return failure
 
 
 _Waiting: TypeAlias = tuple[Call, Awaitable[Any]]
@@ -46,24 +57,28 @@ class OrderedCalls:
     """Makes the calls of one key one after the other; those of different keys do not wait.
 
     Plain functions run at once, within `run`; a task runs only while there is something to await.
-    What is raised goes to `failed(key, call, error)`, and the next call is made. A call for which
+    What is raised goes to `failed(key, call, error)`, and the next call is made; also what lets out
+    that something it waited for was cancelled. A call that had no time left after `over` is
+    cancelled and goes to `cancelled(key, call)`, where it ends by that. A call for which
     `wanted(call)` is no longer true when its turn comes is left out. Nothing bounds what waits for
     a coroutine: whoever makes calls is to make no more while `waiting` gives something.
     """
 
-    __slots__ = ("_chains", "_failed", "_grace", "_name", "_tasks", "_wanted")
+    __slots__ = ("_cancelled", "_chains", "_failed", "_grace", "_name", "_tasks", "_wanted")
 
     def __init__(
         self,
         tasks: OwnedTasks,
         *,
         failed: Callable[[Any, Call, Exception], None],
+        cancelled: Callable[[Any, Call], None],
         wanted: Callable[[Call], bool],
         grace: float,
         name: str,
     ) -> None:
         self._tasks = tasks
         self._failed = failed
+        self._cancelled = cancelled
         self._wanted = wanted
         self._grace = grace
         self._name = name
@@ -79,7 +94,13 @@ class OrderedCalls:
             chain.calls.extend(calls)
             return
         chain = self._chains[key] = _Chain(calls)
-        if first := self._advance(key, chain):
+        first = None
+        try:
+            first = self._advance(key, chain)
+        finally:
+            if first is None:
+                del self._chains[key]
+        if first is not None:
             chain.done = asyncio.get_running_loop().create_future()
             try:
                 chain.task = self._tasks.spawn(self._work(key, chain, first), self._name)
@@ -87,8 +108,6 @@ class OrderedCalls:
                 self._end(key, chain)
                 return
             chain.task.add_done_callback(lambda _: self._end(key, chain))
-        else:
-            del self._chains[key]
 
     def waiting(self, key: Hashable) -> Awaitable[None] | None:
         """What ends when all calls of `key` are made; None when none waits."""
@@ -106,15 +125,28 @@ class OrderedCalls:
         if chain.scope is not None:
             chain.scope.reschedule(chain.until)
 
+    def all_over(self) -> None:
+        """No calls come any more: those that wait have `grace` seconds."""
+        for key in tuple(self._chains):
+            self.over(key)
+
     def inside(self) -> bool:
         """Whether the task that runs now is one of these calls."""
         current = asyncio.current_task()
         return any(chain.task is current for chain in self._chains.values())
 
     async def finish(self) -> None:
-        """Wait until nothing is under way, or the calls have had their time."""
+        """Wait until nothing is under way, or the calls have had their time and a second more.
+
+        One that does not end when it is cancelled is left to the owner of the tasks.
+        """
+        self.all_over()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._grace + GRACE
         while tasks := {chain.task for chain in self._chains.values() if chain.task is not None}:
-            await asyncio.wait(tasks)
+            _, stuck = await asyncio.wait(tasks, timeout=max(0.0, deadline - loop.time()))
+            if stuck:
+                return
             await asyncio.sleep(0)  # so that their callbacks have run
 
     # Inside
@@ -127,6 +159,9 @@ class OrderedCalls:
                 continue
             try:
                 result = call.function(*call.arguments)
+            except asyncio.CancelledError as error:  # no task is cancelled within a plain call
+                self._failed(key, call, as_failure(error))
+                continue
             except Exception as error:  # noqa: BLE001  the edge of a user callback
                 self._failed(key, call, error)
                 continue
@@ -150,9 +185,13 @@ class OrderedCalls:
             async with asyncio.timeout_at(chain.until) as scope:
                 chain.scope = scope
                 await result
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
+            self._failed(key, call, as_failure(error))
         except Exception as error:  # noqa: BLE001  the edge of a user callback
             if scope.expired():
-                logger.warning("%s was cancelled: its peer is gone", call.name)
+                self._cancelled(key, call)
             else:
                 self._failed(key, call, error)
         finally:

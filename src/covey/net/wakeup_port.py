@@ -21,6 +21,7 @@ from covey.wire.wakeup_topic import WakeupPeer
 if TYPE_CHECKING:
     from covey.net.connection import Connection
     from covey.net.mux import Channel, Muxer
+    from covey.net.mux_pairing import PairCallback
 
 logger = logging.getLogger("covey.wakeup")
 
@@ -55,8 +56,8 @@ class WakeupPort:
     """One connection, as the machine needs it; what its remote may cost is counted here."""
 
     __slots__ = (
-        "_calls", "_codecs", "_limited", "_opens", "_wrong", "handshake_hash", "initiator", "mux",
-        "slots", "stream",
+        "_asked", "_calls", "_codecs", "_limited", "_opens", "_wrong", "handshake_hash",
+        "initiator", "mux", "slots", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: Connection, machine: WakeupMachine, calls: OrderedCalls) -> None:
@@ -65,11 +66,29 @@ class WakeupPort:
         self.handshake_hash = stream.handshake_hash or b""
         self.mux: Muxer = stream.mux
         self._calls = calls
+        self._asked: PairCallback | None = None
         self._codecs = (lookup_codec, machine.announce_codec, info_codec)
         self._opens = _Allowance()
         self._wrong = _Allowance()
         self._limited = False
         self.slots: asyncio.Semaphore | None = None
+
+    def pair(self, asked: PairCallback) -> None:
+        """Have `asked` called when the remote opens a topic; `UsageError` where another is."""
+        registered = self.mux.paired(PROTOCOL)
+        if registered is not None and registered is not self._asked:
+            raise UsageError(
+                f"{self.stream!r} has a wakeup already: use that one, which is networker.wakeup on "
+                "the connections of a Networker, or close it before"
+            )
+        self._asked = asked
+        self.mux.pair(PROTOCOL, asked)
+
+    def unpair(self) -> None:
+        """Call it no more, unless another has taken its place."""
+        if self._asked is not None and self.mux.paired(PROTOCOL) is self._asked:
+            self.mux.unpair(PROTOCOL)
+        self._asked = None
 
     def create_channel(self, peer: WakeupPeer) -> Channel | None:
         """A channel of the topic of `peer`; None when the stream or the name is not to be had."""
@@ -86,9 +105,10 @@ class WakeupPort:
             topic.opened(peer, handshake)
             return calls.waiting(peer)
 
-        def closed(_remote: bool, _channel: Channel) -> None:
+        def closed(_remote: bool, _channel: Channel) -> Awaitable[None] | None:
             topic.closed(peer)
             calls.over(peer)
+            return calls.waiting(peer)  # what the close brought about counts as the channel's too
 
         receivers: tuple[_Receiver, ...] = (
             topic.received_lookup,

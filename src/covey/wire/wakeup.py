@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final, Protocol
 
 from covey.errors import ClosedError, UsageError
-from covey.wire.wakeup_messages import AnnounceCodec, topic_id
+from covey.wire.wakeup_messages import AnnounceCodec, check_capability, topic_id
 from covey.wire.wakeup_session import WakeupHandlers, WakeupSession
 from covey.wire.wakeup_stats import WakeupStats
 from covey.wire.wakeup_topic import HandlerCall, StreamPort, WakeupPeer, WakeupTopic
@@ -78,7 +78,8 @@ class WakeupMachine:
     def session(self, capability: bytes, handlers: WakeupHandlers) -> WakeupSession:
         """A new session; the first one of a topic fixes its capability and opens it everywhere.
 
-        `UsageError` for a capability that needs an id of its own, `ClosedError` after `destroy`.
+        `UsageError` for a capability that is empty or needs an id of its own, `TypeError` for what
+        is no bytes, `ClosedError` after `destroy`.
         """
         if self.destroyed:
             raise ClosedError("this wakeup is closed")
@@ -96,9 +97,12 @@ class WakeupMachine:
     @staticmethod
     def id_of(capability: bytes, handlers: WakeupHandlers | None) -> bytes:
         """The id of the topic of `capability`, or the one that `handlers` give."""
-        if handlers is not None and handlers.discovery_key is not None:
-            return bytes(handlers.discovery_key)
-        return topic_id(capability)
+        if handlers is not None and not isinstance(handlers, WakeupHandlers):
+            raise TypeError(f"handlers are WakeupHandlers, not {type(handlers).__name__}")
+        if handlers is None or handlers.discovery_key is None:
+            return topic_id(capability)
+        check_capability(capability)
+        return bytes(handlers.discovery_key)
 
     # Streams
 
@@ -145,8 +149,9 @@ class WakeupMachine:
         for topic in self._idle:
             topic.idle_ticks += 1
         for topic in [topic for topic in self._idle if topic.idle_ticks >= IDLE_TICKS]:
-            topic.teardown()
-            self._host.collected(topic)
+            if topic.idle:  # what was told of another one may have made a session of this one
+                topic.teardown()
+                self._host.collected(topic)
 
     # The end
 
@@ -157,6 +162,7 @@ class WakeupMachine:
         self.destroyed = True
         for topic in list(self.topics.values()):
             topic.teardown()
+        self._ports.clear()
 
     # Topics call these
 

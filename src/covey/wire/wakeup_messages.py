@@ -176,13 +176,29 @@ def encoded_heads(codec: AnnounceCodec, heads: Sequence[WriterHead]) -> EncodedH
     return EncodedHeads(out)
 
 
+def check_capability(capability: bytes) -> None:
+    """`TypeError` for what is no bytes, `UsageError` for none: everybody would know that."""
+    if not isinstance(capability, bytes | bytearray | memoryview):
+        raise TypeError(f"a capability is bytes, not {type(capability).__name__}")
+    if not len(capability):
+        raise UsageError("a capability is a secret, and must not be empty")
+
+
+def lookup_of(hash: bytes | None) -> Lookup:  # noqa: A002
+    """A lookup that can be sent; `EncodeError` for a hash that is not 32 bytes."""
+    if hash is None:
+        return Lookup()
+    if len(checked_bytes(hash)) != HASH_SIZE:
+        raise EncodeError(f"the hash of a lookup has {HASH_SIZE} bytes, not {len(hash)}")
+    return Lookup(bytes(hash))
+
+
 def topic_id(capability: bytes) -> bytes:
     """The 32 bytes that name the topic of a 32-byte `capability`; they do not tell it.
 
     `UsageError` for a capability of another size: such a topic needs an id of its own.
     """
-    if not isinstance(capability, bytes | bytearray | memoryview):
-        raise TypeError(f"a capability is bytes, not {type(capability).__name__}")
+    check_capability(capability)
     if len(capability) != KEY_SIZE:
         raise UsageError(
             f"a capability has {KEY_SIZE} bytes, not {len(capability)}; "

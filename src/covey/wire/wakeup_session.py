@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from covey.errors import UsageError
-from covey.wire.wakeup_messages import HASH_SIZE, Lookup, WriterHead
+from covey.wire.wakeup_messages import HASH_SIZE, Lookup, WriterHead, lookup_of
 from covey.wire.wakeup_topic import WakeupPeer, WakeupTopic
 
 Result: TypeAlias = Awaitable[object] | object
@@ -41,9 +41,13 @@ class WakeupHandlers:
     discovery_key: bytes | None = None
 
     def __post_init__(self) -> None:
-        """`UsageError` when `discovery_key` is not 32 bytes."""
+        """`TypeError` when `discovery_key` is no bytes, `UsageError` when it is not 32."""
         key = self.discovery_key
-        if key is not None and len(key) != HASH_SIZE:
+        if key is None:
+            return
+        if not isinstance(key, bytes | bytearray | memoryview):
+            raise TypeError(f"a discovery_key is bytes, not {type(key).__name__}")
+        if len(key) != HASH_SIZE:
             raise UsageError(f"a discovery_key has {HASH_SIZE} bytes, not {len(key)}")
 
 
@@ -97,12 +101,12 @@ class WakeupSession:
         peer of another topic, `EncodeError` for a hash of another size.
         """
         self._check(peer)
-        return not self.destroyed and self.topic.send_lookup(peer, Lookup(hash))
+        return not self.destroyed and self.topic.send_lookup(peer, lookup_of(hash))
 
     def broadcast_lookup(self, hash: bytes | None = None) -> None:  # noqa: A002
-        """Ask every peer, those that are pending first."""
+        """Ask every peer, those that are pending first; `EncodeError` as `lookup`."""
         if not self.destroyed:
-            self.topic.broadcast_lookup(Lookup(hash))
+            self.topic.broadcast_lookup(lookup_of(hash))
 
     def lookup_by_stream(self, stream: Any, hash: bytes | None = None) -> bool:  # noqa: A002
         """Ask the peer on `stream`, also while it is pending; without one nothing happens."""
@@ -151,5 +155,7 @@ class WakeupSession:
             self.topic.update_activity()
 
     def _check(self, peer: WakeupPeer) -> None:
+        if not isinstance(peer, WakeupPeer):
+            raise TypeError(f"a peer is wanted, not {type(peer).__name__}")
         if peer.topic is not self.topic:
             raise UsageError("that peer is of another topic")
