@@ -299,6 +299,8 @@ class Wakeup:
 
     def port_for(self, stream: Any) -> WakeupPort:
         """A port of a stream; `ClosedError` when it is over."""
+        if not hasattr(stream, "closed"):
+            raise TypeError(f"a connection is wanted, not {type(stream).__name__}")
         if stream.closed:
             raise ClosedError(f"{stream!r} is closed")
         return WakeupPort(stream, self._machine, self._calls)

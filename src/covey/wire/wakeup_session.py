@@ -24,7 +24,11 @@ class WakeupHandlers:
     They get `(heads, peer, session)`, `(lookup, peer, session)`, `(session)` for `on_destroy`, and
     else `(peer, session)`. The calls for one peer keep their order: a coroutine makes the next call
     for that peer wait. One that fails is logged and published, and ends the stream of its peer,
-    nothing else. `on_destroy` is called when the whole wakeup ends, not by `WakeupSession.destroy`.
+    nothing else; so does one that lets out the `CancelledError` of something else. After the close
+    of its peer's channel, or the end of the wakeup, a coroutine has `Limits.close_timeout` s. It
+    must not await the end of its own channel or connection, which waits for it in turn
+    (`Connection.start_close` does not). `on_destroy` is called when the whole wakeup ends, not by
+    `WakeupSession.destroy`.
 
     `active`: whether the session begins active. `discovery_key`: the 32-byte id of the topic, where
     it is not to follow from the capability.
@@ -110,8 +114,9 @@ class WakeupSession:
 
     def lookup_by_stream(self, stream: Any, hash: bytes | None = None) -> bool:  # noqa: A002
         """Ask the peer on `stream`, also while it is pending; without one nothing happens."""
+        lookup = lookup_of(hash)
         peer = self.get_peer(stream)
-        return peer is not None and self.lookup(peer, hash)
+        return peer is not None and self.topic.send_lookup(peer, lookup)
 
     def announce(self, peer: WakeupPeer, heads: Sequence[WriterHead]) -> bool:
         """Tell `peer` of logs that have news; gives what `lookup` gives.
