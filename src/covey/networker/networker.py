@@ -274,7 +274,10 @@ class Networker:
 
     @property
     def wakeup(self) -> Wakeup | None:
-        """What carries the hints; None when it was switched off."""
+        """What carries the hints; None when it was switched off.
+
+        It is on every connection, which can have one: for hints of one's own make sessions of it.
+        """
         return self._wakeup
 
     @property
