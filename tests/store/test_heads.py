@@ -13,9 +13,23 @@ from covey.store import basestore as basestore_module
 from covey.store import open_log
 from covey.store.basestore import Basestore
 from covey.store.feed_events import HeadChanged
-from covey.store.records import Alias, CoreRecord, Head, core_number, fork_and_length, head_key
+from covey.store.records import (
+    Alias,
+    CoreRecord,
+    Head,
+    Hints,
+    core_number,
+    fork_and_length,
+    head_key,
+    is_lacking,
+)
 from tests.store.meeting import met
 from tests.waiting import until
+
+
+def close(store: Basestore) -> None:
+    for log in tuple(store._root.logs.values()):
+        log.close()
 
 
 async def make(store: Basestore, count: int) -> list[bytes]:
@@ -41,8 +55,8 @@ async def test_heads_of_stored_logs_are_read_without_opening_them(
         opened: list[object] = []
         store.watch(opened.append)
         heads = await store.heads([*keys, b"?" * 32, keys[0]])
-        expected = {key: (0, number + 1) for number, key in enumerate(keys)}
-        assert heads == {**expected, keys[2]: (1, 1), b"?" * 32: (0, 0)}
+        expected = {key: (0, number + 1, False) for number, key in enumerate(keys)}
+        assert heads == {**expected, keys[2]: (1, 1, False), b"?" * 32: (0, 0, False)}
         assert opened == []
 
 
@@ -51,7 +65,8 @@ async def test_an_empty_log_and_an_open_one_have_heads_too() -> None:
         empty = await store.get("empty")
         full = await store.get("full")
         await full.append(b"x")
-        assert await store.heads([empty.key, full.key]) == {empty.key: (0, 0), full.key: (0, 1)}
+        heads = await store.heads([empty.key, full.key])
+        assert heads == {empty.key: (0, 0, False), full.key: (0, 1, False)}
 
 
 async def test_heads_of_what_is_no_key_are_refused() -> None:
@@ -101,11 +116,39 @@ async def test_changed_heads_are_told_of_writes_cuts_and_what_was_replicated() -
         key = source.key
         assert told[0] == [HeadChanged(key, 0, 2), HeadChanged(key, 1, 1)]
         await until(lambda: copy.fork == 1)
-        assert told[1][-1] == HeadChanged(key, 1, 1)
+        assert told[1][-1] == HeadChanged(key, 1, 1, lacking=True)
         for stop in stops:
             stop()
         await source.append(b"3")
         assert len(told[0]) == 2
+
+
+async def test_heads_say_whether_blocks_are_lacking_open_or_not() -> None:
+    async with Basestore() as one, Basestore() as two, met(one, two):
+        source = await one.get("log")
+        await source.append([b"1", b"2"])
+        key = source.key
+        told: list[HeadChanged] = []
+        two.watch_heads(told.append)
+        copy = await two.get(key)
+        await until(lambda: copy.length == 2)
+        assert told[-1].lacking
+        assert (await two.heads([key]))[key].lacking
+        close(two)
+        assert (await two.heads([key]))[key].lacking
+        copy = await two.get(key)
+        await copy.download(0, 2).done()
+        assert not (await two.heads([key]))[key].lacking
+        close(two)
+        assert not (await two.heads([key]))[key].lacking
+
+
+def test_hints_that_are_lost_or_damaged_say_that_blocks_are_lacking() -> None:
+    assert not is_lacking(0, None)
+    assert is_lacking(1, None)
+    assert is_lacking(1, b"damaged!")
+    assert not is_lacking(3, Hints(3, 0).encode())
+    assert is_lacking(4, Hints(3, 0).encode())
 
 
 async def test_blocks_without_a_new_head_are_not_told() -> None:

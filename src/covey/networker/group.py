@@ -39,15 +39,14 @@ logger = logging.getLogger("covey.networker")
 
 ANNOUNCE_WINDOW: Final = 0.05
 """Seconds for which heads that change are collected, to be announced together."""
+READ_PAUSE: Final = 5.0
+"""Seconds until heads that could not be read are read again."""
 SHOWN_UNKNOWN: Final = 64
 """Unknown logs of one announce that an event carries."""
 
 
 class GroupStore(FeedSource, Protocol):
     """What a group needs of the store: a `Basestore`."""
-
-    async def heads(self, keys: Iterable[bytes]) -> dict[bytes, tuple[int, int]]:
-        """Fork and length of logs, without opening any."""
 
     def watch_heads(self, callback: Callable[[HeadChanged], object]) -> Callable[[], None]:
         """Call `callback` when an open log has another head."""
@@ -245,26 +244,31 @@ class WakeupGroup:
 
     async def _load(self, keys: Sequence[bytes]) -> None:
         """Look up the heads of logs that came later, and act on the hints that came meanwhile."""
-        try:
-            changed = await self._read_heads(keys)
-        except CoveyError as error:
-            self._failed(error)
-            for key in keys:
-                self._early.pop(key, None)
-            return
+        while True:
+            try:
+                changed = await self._read_heads(keys)
+                break
+            except ClosedError:
+                return
+            except CoveyError as error:
+                self._failed(error)
+            await asyncio.sleep(READ_PAUSE)
         for key in changed:
             self._note_change(key, forked=False)
         for key in keys:
             for peer, length in self._early.pop(key, {}).items():
-                self._hint(key, length, peer)
+                if peer in self._peers:
+                    self._hint(key, length, peer)
 
     async def _read_heads(self, keys: Sequence[bytes]) -> list[bytes]:
         """Note the heads of these logs; gives those with anything in them."""
         found = await self._options.store.heads(keys)
         changed = []
         for key, head in found.items():
-            # What changed while it was read is known already, and newer.
-            if self._table.get(key) is None and self._table.set(key, Head(*head)):
+            if self._table.get(key) is not None:
+                continue  # what changed while it was read is known already, and newer
+            self._waker.note(key, lacking=head.lacking)
+            if self._table.set(key, Head(head.fork, head.length)):
                 changed.append(key)
         return changed
 
@@ -272,6 +276,7 @@ class WakeupGroup:
         if event.key not in self._table:
             return
         before = self._table.get(event.key) or EMPTY
+        self._waker.note(event.key, lacking=event.lacking)
         if self._table.set(event.key, Head(event.fork, event.length)):
             self._note_change(event.key, forked=before.fork != event.fork)
 
@@ -300,13 +305,18 @@ class WakeupGroup:
             return
         made = self._peers[peer] = GroupPeer(peer, session, self._peer_options)
         self._events.publish(GroupPeerAdded(peer))
+        self._waker.met(peer)
         made.ask()
 
     def _peer_removed(self, peer: WakeupPeer, _session: WakeupSession) -> None:
         gone = self._peers.pop(peer, None)
         if gone is not None:
             gone.close()
-            self._waker.gone(peer)
+            for hints in self._early.values():
+                hints.pop(peer, None)
+            if self._waker.gone(peer):
+                for other in self._peers.values():
+                    other.ask()
             self._events.publish(GroupPeerRemoved(peer))
 
     def _looked_up(self, lookup: Lookup, peer: WakeupPeer, _session: WakeupSession) -> None:

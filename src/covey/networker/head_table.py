@@ -78,7 +78,7 @@ class Summary:
 
 def digest_of(items: Iterable[tuple[bytes, Head]]) -> Summary:
     """The summary of these logs, which are in the order of their keys; empty ones do not count."""
-    packed = [_item(key, head.fork, head.length) for key, head in items if head != EMPTY]
+    packed = [_item(key, head.fork, head.length) for key, head in items if head.length]
     return Summary(len(packed), blake2b(b"".join(packed), digest_size=DIGEST_SIZE).digest())
 
 
@@ -173,7 +173,7 @@ class HeadTable:
         return [
             (key, Head(forks.get(key, 0) if forks else 0, length))
             for key, length in pairs
-            if length != _UNKNOWN and (length or key in forks)
+            if length not in (0, _UNKNOWN)
         ]
 
     def summary(self, where: KeyRange = ROOT) -> Summary:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -30,6 +30,9 @@ MOST_SOURCES: Final = 8
 """Peers that are remembered as having hinted at one log."""
 ITEMS_PER_UNIT: Final = 256
 """Heads that are hashed for what one lookup costs otherwise."""
+HERE: Final = "here"
+"""The source of what is opened without a hint, since blocks of it are lacking; no failure of its
+makes it rest, `Lacks` does."""
 
 
 # Whom to tell
@@ -119,12 +122,12 @@ class Wake:
     """One log that a hint is about, waiting or open."""
 
     key: bytes
-    goal: int = 0
-    """The most blocks that somebody has."""
     forked: bool = False
     """Whether histories differ: then the number of blocks says nothing."""
     sources: dict[Hashable, int] = field(default_factory=dict)
-    """Who hinted at it, and at how many blocks."""
+    """Who hinted at it and is still here, and at how many blocks."""
+    dropped: bool = False
+    """Whether more hinted at it than are remembered."""
     line: Hashable = None
     """Whose turn it takes."""
     moved_at: float = 0.0
@@ -141,14 +144,72 @@ class Wake:
         """Whether `source` need not be told that the log has so many blocks here: it said so."""
         return not self.forked and self.sources.get(source, -1) >= length
 
+    @property
+    def goal(self) -> int:
+        """The most blocks that somebody has, as they say."""
+        return max(self.sources.values(), default=0)
+
     def heard(self, goal: int, source: Hashable, *, forked: bool) -> bool:
         """One more hint; whether it tells more than those before."""
         more = goal > self.goal or (forked and not self.forked)
-        self.goal = max(self.goal, goal)
         self.forked = self.forked or forked
-        if len(self.sources) < MOST_SOURCES or source in self.sources:
-            self.sources[source] = max(goal, self.sources.get(source, 0))
+        if source not in self.sources and len(self.sources) >= MOST_SOURCES:
+            self.dropped = True
+            lowest = min(self.sources, key=self.sources.__getitem__)
+            if self.sources[lowest] >= goal:
+                return more
+            del self.sources[lowest]
+        self.sources[source] = max(goal, self.sources.get(source, 0))
         return more
+
+
+class Lacks:
+    """The logs whose blocks are not all here, and when those are looked for: in rounds.
+
+    A round comes with each new peer, and otherwise again and again while there are peers: soon
+    where the one before brought something, else after a pause that doubles up to `LONGEST_REST`.
+    """
+
+    __slots__ = ("_due", "_rounds", "keys")
+
+    def __init__(self) -> None:
+        self.keys: dict[bytes, None] = {}
+        self._rounds = 0
+        self._due = 0.0
+
+    def met(self, now: float) -> None:
+        """There is another peer."""
+        self._rounds = 0
+        self._due = now
+
+    def note(self, key: bytes, *, lacking: bool) -> None:
+        """Whether blocks of a log are lacking."""
+        if lacking:
+            self.keys[key] = None
+        else:
+            self.keys.pop(key, None)
+
+    def due(self) -> float | None:
+        """When the next round is; None while nothing is lacking."""
+        return self._due if self.keys else None
+
+    def round(self, now: float, busy: Container[bytes]) -> list[bytes]:
+        """Begin a round where one is due: what to look for, beside those that are looked for."""
+        if not self.keys or now < self._due:
+            return []
+        self._due = now + 1.0
+        found = [key for key in self.keys if key not in busy]
+        if found:
+            self._rounds = min(self._rounds + 1, 30)
+        return found
+
+    def closed(self, key: bytes, now: float, *, gained: bool) -> None:
+        """A log is closed again; `gained`: something came, so that the next pause is short."""
+        if gained:
+            self._rounds = 0
+        elif key in self.keys:
+            pause = min(2.0 ** max(self._rounds - 1, 0), LONGEST_REST)
+            self._due = max(self._due, now + pause)
 
 
 def ends_at(wake: Wake, *, linger: float, crowded: bool) -> float:
@@ -192,6 +253,9 @@ class WakeQueue:
         self.open: dict[bytes, Wake] = {}
         self._lines: dict[Hashable, _Line] = {}
 
+    def __contains__(self, key: object) -> bool:
+        return key in self.open or key in self.waiting
+
     @property
     def crowded(self) -> bool:
         """Whether somebody waits for the place of one that is open."""
@@ -204,9 +268,9 @@ class WakeQueue:
         wake = self.open.get(key)
         if wake is not None:
             more = wake.heard(goal, source, forked=forked)
+            wake.again = wake.closing
             if more:
                 wake.moved_at = now
-                wake.again = wake.closing
             return wake if more else None
         wake = self.waiting.get(key)
         if wake is None:
@@ -242,16 +306,31 @@ class WakeQueue:
         times = [line.rests_until for line in self._lines.values() if line.keys]
         return min(times, default=None)
 
-    def closed(self, wake: Wake, now: float, *, failed: bool | None) -> None:
-        """A log that was open is not any more; `failed`: its hints led nowhere. None: who knows."""
+    def closed(
+        self,
+        wake: Wake,
+        now: float,
+        *,
+        failed: bool | None,
+        unmet: Collection[Hashable] = (),
+    ) -> None:
+        """A log that was open is not any more; `failed`: its hints led nowhere. None: who knows.
+
+        `unmet`: those whose hints did so in any case. Where the others' did not, theirs have
+        another turn.
+        """
         if not self._vacate(wake):
             return
+        if failed is not None:
+            for source in wake.sources:
+                told = self._lines.get(source)
+                if told is not None and source != HERE:
+                    self._judge(told, now, failed=failed or source in unmet)
         if wake.again:
             self._wait_again(wake)
-        for source in wake.sources:
-            told = self._lines.get(source)
-            if told is not None and failed is not None:
-                self._judge(told, now, failed=failed)
+        elif unmet and failed is False and wake.tries < MOST_TRIES:
+            wake.sources = {source: wake.sources[source] for source in unmet}
+            self._wait_again(wake)
 
     def _judge(self, line: _Line, now: float, *, failed: bool) -> None:
         if not failed:
@@ -289,11 +368,16 @@ class WakeQueue:
             return None
         return self.open.get(key)
 
-    def gone(self, source: Hashable) -> None:
-        """A source left: its hints that wait are others' or forgotten."""
+    def gone(self, source: Hashable) -> bool:
+        """A source left: its hints that wait are others' or forgotten.
+
+        Whether others' may have been lost with them, which were too many to be remembered.
+        """
         line = self._lines.pop(source, None)
+        lost = False
         for wake in (*self.waiting.values(), *self.open.values()):
-            wake.sources.pop(source, None)
+            if wake.sources.pop(source, None) is not None and not wake.sources:
+                lost = lost or wake.dropped
         for key in () if line is None else tuple(line.keys):
             wake = self.waiting[key]
             if not wake.sources:
@@ -301,6 +385,7 @@ class WakeQueue:
                 continue
             wake.line = next(iter(wake.sources))
             self._lines.setdefault(wake.line, _Line()).keys[key] = None
+        return lost
 
     def due(self, now: float, *, linger: float) -> list[tuple[Wake, Fate]]:
         """What is to be closed now, those that did nothing for longest first.

@@ -21,7 +21,7 @@ from covey.limits import Limits
 from covey.store.clock import Chance, Clock
 from covey.store.derivation import ROOT_NAMESPACE, key_pair_of, namespace_of
 from covey.store.feed import Feed
-from covey.store.feed_events import FeedOpened, HeadChanged, StoreEvent
+from covey.store.feed_events import FeedOpened, HeadChanged, StoredHead, StoreEvent
 from covey.store.feed_session import FeedSession, Options, check_timeout
 from covey.store.records import Alias
 from covey.store.replication import Replicated, StoreStream
@@ -251,15 +251,17 @@ class Basestore:
                 found[record.alias.name] = discovery_key
         return found
 
-    async def heads(self, keys: Iterable[bytes]) -> dict[bytes, tuple[int, int]]:
-        """Fork and length of the logs with these keys, without opening any; (0, 0): none is here.
+    async def heads(self, keys: Iterable[bytes]) -> dict[bytes, StoredHead]:
+        """Fork and length of the logs with these keys, and whether blocks of them are lacking.
+
+        None is opened; one that is not here is empty. What was cleared is lacking too.
 
         `UsageError` for what is no key, `StoreError` where a record is damaged.
         """
         wanted = [*dict.fromkeys(keys)]
         if not all(map(_is_key, wanted)):
             raise UsageError(f"the key of a log is {KEY_SIZE} bytes")
-        found: dict[bytes, tuple[int, int]] = {}
+        found: dict[bytes, StoredHead] = {}
         for start in range(0, len(wanted), HEADS_AT_ONCE):
             if start:
                 await asyncio.sleep(0)

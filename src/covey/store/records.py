@@ -105,6 +105,16 @@ def fork_and_length(value: bytes) -> tuple[int, int]:
     return fork, length
 
 
+def is_lacking(length: int, value: bytes | None) -> bool:
+    """Whether a log of `length` blocks has a gap, by its stored `Hints`; bad ones say yes."""
+    if length == 0 or value is None:
+        return length > 0
+    try:
+        return Hints.decode(value).contiguous_length < length
+    except StoreError:
+        return True  # who opens the log is told
+
+
 class _Secretive:
     """Holds secrets: these never leave by `pickle`."""
 
@@ -363,6 +373,7 @@ __all__ = [
     "head_key",
     "hints_key",
     "index_of",
+    "is_lacking",
     "node_key",
     "node_range",
     "node_value",

@@ -27,7 +27,14 @@ from covey.limits import Limits
 from covey.owned_tasks import OwnedTasks
 from covey.store.clock import Chance, Clock
 from covey.store.derivation import PRIMARY_KEY_SIZE
-from covey.store.feed_events import FeedLeft, FeedMissed, FeedOpened, HeadChanged, StoreEvent
+from covey.store.feed_events import (
+    FeedLeft,
+    FeedMissed,
+    FeedOpened,
+    HeadChanged,
+    StoredHead,
+    StoreEvent,
+)
 from covey.store.lmdb_storage import LmdbStorage
 from covey.store.log_records import open_log
 from covey.store.memory_storage import MemoryStorage
@@ -46,6 +53,8 @@ from covey.store.records import (
     core_number,
     fork_and_length,
     head_key,
+    hints_key,
+    is_lacking,
 )
 from covey.store.storage import Put, Storage
 from covey.store.writer import Writer
@@ -231,8 +240,8 @@ class StoreRoot:
             self._unopenable[discovery_key] = now + UNOPENABLE, str(error)
             raise
 
-    def stored_heads(self, keys: Sequence[bytes]) -> list[tuple[int, int]]:
-        """Fork and length of logs, in their order, without opening any; zeros for one not here.
+    def stored_heads(self, keys: Sequence[bytes]) -> list[StoredHead]:
+        """The heads of logs, in their order, without opening any; an empty one for one not here.
 
         Raises `StoreError` for a record that is damaged.
         """
@@ -240,16 +249,21 @@ class StoreRoot:
         storage = self.storage
         cores = storage.get_many([core_by_discovery_key(one) for one in found])
         numbers = [None if value is None else core_number(value) for value in cores]
-        values = storage.get_many([head_key(one) for one in numbers if one is not None])
-        stored = iter(values)
+        here = [one for one in numbers if one is not None]
+        values = iter(storage.get_many([head_key(one) for one in here]))
+        hints = iter(storage.get_many([hints_key(one) for one in here]))
         heads = []
         for discovery_key, number in zip(found, numbers, strict=True):
-            value = None if number is None else next(stored)
+            value, hint = (None, None) if number is None else (next(values), next(hints))
             opened = self.logs.get(discovery_key)
             if opened is not None:
-                heads.append((opened.log.fork, opened.log.length))
+                log = opened.log
+                heads.append(StoredHead(log.fork, log.length, log.contiguous_length < log.length))
+            elif value is None:
+                heads.append(StoredHead(0, 0))
             else:
-                heads.append((0, 0) if value is None else fork_and_length(value))
+                fork, length = fork_and_length(value)
+                heads.append(StoredHead(fork, length, is_lacking(length, hint)))
         return heads
 
     def find_named(self, alias: Alias) -> OpenLog | None:
@@ -362,7 +376,8 @@ class StoreRoot:
     def _head_changed(self, log: Log, change: LogEvent) -> None:
         """`log` has another length or fork, which is stored; other changes are nobody's concern."""
         if isinstance(change, Appended | Truncated):
-            self.heads.publish(HeadChanged(log.key, log.fork, log.length))
+            lacking = log.contiguous_length < log.length
+            self.heads.publish(HeadChanged(log.key, log.fork, log.length, lacking))
 
     def missed(self, discovery_key: bytes, remote_key: bytes | None) -> None:
         """A remote asked for what is not here."""
