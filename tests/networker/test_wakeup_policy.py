@@ -6,6 +6,7 @@ import pytest
 
 from covey.networker.head_table import Head
 from covey.networker.wakeup_policy import (
+    HERE,
     IMPATIENCE,
     LONGEST_REST,
     MOST_SOURCES,
@@ -13,6 +14,7 @@ from covey.networker.wakeup_policy import (
     PATIENCE,
     Budget,
     Fate,
+    Lacks,
     RootLookups,
     Wake,
     WakeQueue,
@@ -284,3 +286,90 @@ def test_the_next_moment_is_that_of_the_first_thing_to_do() -> None:
     queue.closed(queue.open[b"b"], 0, failed=True)
     assert queue.next(0) is None
     assert queue.next_due(linger=LINGER) == 1
+
+
+def test_a_source_that_left_takes_its_goal_along() -> None:
+    queue = WakeQueue(1)
+    queue.hint(b"a", 1 << 40, "liar", 0)
+    queue.hint(b"a", 5, "honest", 0)
+    (wake,) = queue.waiting.values()
+    assert wake.goal == 1 << 40
+    assert not queue.gone("liar")
+    assert wake.goal == 5
+
+
+def test_a_higher_hint_takes_the_place_of_the_lowest_and_what_was_left_out_is_said() -> None:
+    queue = WakeQueue(1)
+    for number in range(MOST_SOURCES):
+        queue.hint(b"a", 5 + number, f"peer {number}", 0)
+    queue.hint(b"a", 99, "late", 0)
+    queue.hint(b"a", 1, "low", 0)
+    (wake,) = queue.waiting.values()
+    assert wake.goal == wake.sources["late"] == 99
+    assert "peer 1" not in wake.sources  # the first one's turn is the one that it takes
+    assert "low" not in wake.sources
+    for source in [*wake.sources][1:]:
+        assert not queue.gone(source)
+    assert queue.gone(*wake.sources)
+    assert queue.waiting == {}
+
+
+def test_who_said_nothing_to_its_hint_has_another_turn_and_rests() -> None:
+    queue = WakeQueue(1)
+    queue.hint(b"a", 9, "silent", 0)
+    queue.hint(b"a", 5, "honest", 0)
+    wake = queue.next(0)
+    assert wake is not None
+    queue.closed(wake, 0, failed=False, unmet=["silent"])
+    assert wake.sources == {"silent": 9}
+    assert opened(queue) == []
+    assert queue.rests_until() == 1
+    assert opened(queue, 1) == [b"a"]
+    queue.closed(wake, 1, failed=True, unmet=["silent"])
+    assert b"a" not in queue
+
+
+def test_any_hint_while_a_log_is_being_closed_opens_it_again() -> None:
+    queue = WakeQueue(1)
+    queue.hint(b"a", 1 << 40, "liar", 0)
+    wake = queue.next(0)
+    assert wake is not None
+    wake.closing = True
+    queue.hint(b"a", 7, "honest", 0)
+    queue.closed(wake, 0, failed=None)
+    assert b"a" in queue.waiting
+
+
+def test_what_is_lacking_is_looked_for_in_rounds_with_longer_and_longer_pauses() -> None:
+    lacks = Lacks()
+    assert lacks.due() is None
+    lacks.note(b"a", lacking=True)
+    pauses, now = [], 0.0
+    for _ in range(9):
+        assert lacks.round(now, ()) == [b"a"]
+        assert lacks.round(now, ()) == []
+        now += 30
+        assert lacks.round(now, (b"a",)) == []
+        lacks.closed(b"a", now, gained=False)
+        due = lacks.due()
+        assert due is not None
+        pauses.append(due - now)
+        now = due
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    lacks.closed(b"a", now, gained=True)
+    lacks.met(now)
+    assert lacks.round(now, ()) == [b"a"]
+    lacks.closed(b"a", now, gained=False)
+    assert lacks.due() == now + 1
+    lacks.note(b"a", lacking=False)
+    assert lacks.due() is None
+
+
+def test_failing_to_find_what_is_lacking_makes_no_line_rest() -> None:
+    queue = WakeQueue(1)
+    for key in (b"a", b"b"):
+        queue.hint(key, 0, HERE, 0)
+    wake = queue.next(0)
+    assert wake is not None
+    queue.closed(wake, 0, failed=True)
+    assert opened(queue) == [b"b"]

@@ -155,7 +155,8 @@ class Wake:
         self.forked = self.forked or forked
         if source not in self.sources and len(self.sources) >= MOST_SOURCES:
             self.dropped = True
-            lowest = min(self.sources, key=self.sources.__getitem__)
+            others = [one for one in self.sources if one != self.line]
+            lowest = min(others, key=self.sources.__getitem__)
             if self.sources[lowest] >= goal:
                 return more
             del self.sources[lowest]
