@@ -132,7 +132,8 @@ class Limits:
 
     # Wakeup
     wakeup_announced: int = 1 << 16
-    """Heads in one announce, sent or received; each takes 33 bytes or more."""
+    """Heads in one announce, sent or received; each takes 33 bytes or more. A remote that takes
+    fewer than we send drops the connection: groups send 4,096 at most, so take no fewer."""
     wakeups_per_second: float = 16.0
     """Opens of unknown topics that one connection may have `on_wakeup` called for, and wrong proofs
     that it may show; beyond these its opens are rejected."""
@@ -146,7 +147,8 @@ class Limits:
     woken_logs: int = 64
     """Logs of one group that are open at once because of hints; others wait for their turn."""
     accepted_logs: int = 10_000
-    """Logs that one group takes in because a peer told of them, some 200 bytes each."""
+    """Logs that one group takes in because peers told of them, half of them because of one peer;
+    some 300 bytes each. One that is removed gives its place back."""
     lookups_per_second: float = 512.0
     """What the lookups of one peer may cost, per group: 1 each, and 1 for 256 logs looked at; 16
     seconds of it are saved up. What is above is not answered; the peer is asked anew later."""

@@ -34,7 +34,7 @@ async def test_node_is_asked_gets_all_heads_and_wakes_what_is_longer() -> None:
                 told = await node.event("announce")
                 assert told["list"] == [{"key": key.hex(), "length": 1} for key in keys]
                 await until(lambda: ours.told("woken"))
-                assert [(event.key, event.length) for event in ours.told("hint")] == [(keys[1], 9)]
+                assert [event.heads for event in ours.told("hint")] == [((keys[1], 9),)]
                 assert ours.keys("woken") == [keys[1]]
                 (event,) = ours.told("unknown-writer")
                 assert (event.heads[0].key.hex(), event.count) == (unknown, 1)

@@ -12,7 +12,7 @@ from covey.networker import Networker
 from covey.networker.group import WakeupGroup
 from covey.store.basestore import Basestore
 from covey.store.feed import Feed
-from covey.wakeup import WakeupHandlers, WakeupPeer, WriterHead
+from covey.wakeup import WakeupHandlers, WakeupPeer, WakeupSession, WriterHead
 from tests.networker.support import TOPIC, quiet, until
 from tests.store.meeting import met
 
@@ -31,6 +31,15 @@ class Member:
 
     def told(self, name: str) -> list[Any]:
         return [event for event in self.events if event.type == name]
+
+    @property
+    def session(self) -> WakeupSession:
+        assert self.group._session is not None
+        return self.group._session
+
+    @property
+    def hinted(self) -> list[bytes]:
+        return [head.key for event in self.told("hint") for head in event.heads]
 
     def keys(self, name: str) -> list[bytes]:
         return [event.key for event in self.told(name)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,8 @@ from covey.limits import Limits
 from covey.networker import group as group_module
 from covey.networker import group_peer as group_peer_module
 from covey.networker import wakeup_policy
-from covey.networker.group import ANNOUNCE_WINDOW
+from covey.networker.group import ANNOUNCE_WINDOW, SLICE
+from covey.networker.group_peer import FRESH
 from covey.networker.head_table import Head, KeyRange, Summary
 from covey.networker.networker import NETWORKER_LIMITS
 from covey.networker.reconcile import FINAL, Probe
@@ -69,7 +70,7 @@ async def test_an_append_wakes_the_log_at_the_other_side_and_brings_it() -> None
     async with two_stores(3) as (stores, keys), two(stores, keys) as (first, second):
         await append(stores[0], keys[1], b"new")
         await until(lambda: second.keys("caught-up") == [keys[1]])
-        assert second.keys("hint") == second.keys("woken") == [keys[1]]
+        assert second.hinted == second.keys("woken") == [keys[1]]
         assert second.group.woken == {keys[1]}
         async with await stores[1].get(keys[1], active=False) as copy:
             assert await copy.get(1, wait=False) == b"new"
@@ -191,6 +192,38 @@ async def test_a_feed_that_is_added_later_is_looked_up_and_announced() -> None:
         first.group.add(*keys)
         await until(lambda: sorted(second.keys("caught-up")) == sorted(keys))
         assert list(first.group.feeds) == sorted(keys)
+
+
+@pytest.mark.parametrize("latecomer", [0, 1])
+async def test_who_adds_a_log_after_the_meeting_gets_what_the_other_has(latecomer: int) -> None:
+    async with two_stores(3) as (stores, old), two(stores, old) as pair:
+        late, early = pair[latecomer], pair[1 - latecomer]
+        keys = await make_feeds(early.store, 2, name="late")
+        early.group.add(*keys)
+        await until(lambda: sum(event.count for event in late.told("unknown-writer")) == 2)
+        late.group.add(*keys)
+        await until(lambda: sorted(late.keys("caught-up")) == sorted(keys))
+
+
+async def test_logs_that_are_added_to_an_empty_group_after_the_meeting_come_too() -> None:
+    async with two_stores() as (stores, _):
+        keys = await make_feeds(stores[0], FRESH + 6)
+        async with member(stores[0], keys) as first:
+            place = await listening(first)
+            async with member(stores[1], [], peers=[place]) as second:
+                await second.networker.configure(TOPIC)
+                await until(lambda: lookups(second) == (1, 0))
+                second.group.add(*keys)
+                await until(lambda: set(second.keys("caught-up")) == set(keys))
+
+
+async def test_a_lookup_of_the_listener_long_after_the_meeting_is_answered() -> None:
+    async with two_stores(1) as (stores, keys), two(stores, keys) as (first, second):
+        await until(lambda: lookups(second) == (1, 1))
+        second.group._table.set(keys[0], Head(0, 9))
+        second.group._peers[second.group.peers[0]]._roots.sent(second.group._table.revision)
+        first.group.lookup()
+        await until(lambda: first.hinted == keys)
 
 
 # Forks
@@ -362,7 +395,7 @@ async def test_unknown_writers_are_told_of_in_part_and_open_nothing() -> None:
 async def test_announced_writers_are_accepted_up_to_the_bound() -> None:
     async with two_stores() as (stores, _):
         keys = await make_feeds(stores[0], 8)
-        options = {"limits": remote_limits(accepted_logs=5)}
+        options = {"limits": remote_limits(accepted_logs=10)}
         async with member(stores[0], keys) as first:
             place = await listening(first)
             async with member(
@@ -372,6 +405,62 @@ async def test_announced_writers_are_accepted_up_to_the_bound() -> None:
                 await until(lambda: len(second.keys("caught-up")) == 5)
                 assert len(second.group.feeds) == 5
                 assert second.told("unknown-writer")[0].count == 3
+
+
+async def test_a_log_that_is_told_of_many_times_is_accepted_once_and_gives_its_place_back() -> None:
+    limits = {"networker_options": {"limits": remote_limits(accepted_logs=4)}}
+    async with (
+        two_stores() as (stores, _),
+        liar(stores, [], accept=True, **limits) as (liar_, made),
+    ):
+        one, two_, other = (bytes([number]) * 32 for number in range(3))
+        liar_.announce(liar_.peers[0], [WriterHead(one, 1)] * 1000)
+        liar_.announce(liar_.peers[0], [WriterHead(two_, 1), WriterHead(other, 1)])
+        await until(lambda: made.told("unknown-writer"))
+        assert list(made.group.feeds) == [one, two_]
+        made.group.remove(one)
+        liar_.announce(liar_.peers[0], [WriterHead(other, 1)])
+        await until(lambda: list(made.group.feeds) == [two_, other])
+
+
+async def test_a_large_announce_is_heard_in_slices_and_told_in_one_event() -> None:
+    async with two_stores(1) as (stores, keys), liar(stores, keys) as (_, second):
+        more = [bytes([1, number % 256, number >> 8]) + bytes(29) for number in range(3 * SLICE)]
+        second.group.add(*more)
+        await until(lambda: second.head(more[-1]) is not None)
+        peer = second.group.peers[0]
+        heads = [WriterHead(key, 5) for key in more]
+        hearing = second.group._announced(heads, peer, second.session)
+        assert hearing is not None
+        hearing.send(None)
+        assert len(second.group._waker.queue.waiting) == SLICE
+        with suppress(StopIteration):
+            while True:
+                hearing.send(None)
+        (event,) = second.told("hint")
+        assert (event.heads, event.count) == (tuple(heads[:64]), len(heads))
+
+
+async def test_who_tells_too_much_is_not_heard_and_asked_later() -> None:
+    options = {"limits": remote_limits(wakeup_announced=100, accepted_logs=0)}
+    async with (
+        two_stores(1) as (stores, keys),
+        liar(stores, keys, networker_options=options) as (_, second),
+    ):
+        (peer,) = second.group.peers
+        heads = [WriterHead(number.to_bytes(32, "big"), 1) for number in range(100)]
+        for _ in range(50):
+            second.group._announced(heads, peer, second.session)
+        assert len(second.told("unknown-writer")) == 1
+        assert second.group._peers[peer]._owed is not None
+
+
+async def test_groups_that_take_small_announces_tell_each_other_all() -> None:
+    options = {"limits": remote_limits(wakeup_announced=10)}
+    async with two_stores() as (stores, _):
+        keys = await make_feeds(stores[0], 30)
+        async with two(stores, keys, networker_options=options) as (_, second):
+            await until(lambda: set(second.keys("caught-up")) == set(keys))
 
 
 async def test_accept_decides_key_by_key_and_its_failure_is_a_no(
@@ -442,7 +531,7 @@ async def test_claims_of_other_histories_that_are_none_open_ever_less() -> None:
 async def test_a_hint_at_what_came_by_itself_meanwhile_opens_nothing() -> None:
     async with two_stores(1) as (stores, keys), liar(stores, keys) as (_, second):
         (peer,) = second.group.peers
-        second.group._hint(keys[0], 2, peer)
+        second.group._announced([WriterHead(keys[0], 2)], peer, second.session)
         assert list(second.group._waker.queue.waiting) == keys
         second.group._head_changed(HeadChanged(keys[0], 0, 2))
         await until(lambda: not second.group._waker.queue.waiting)
@@ -498,9 +587,7 @@ async def test_all_heads_leave_in_announces_of_a_bounded_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with two_stores(25) as (stores, keys), liar(stores, keys) as (session, _):
-        monkeypatch.setattr(
-            group_peer_module, "batches", lambda items: wakeup_policy.batches(items, 10)
-        )
+        monkeypatch.setattr(group_peer_module, "MOST_ENTRIES", 10)
         session.lookup(session.peers[0], None)
         await until(lambda: len(session.heard) == 3)
         assert [len(heads) for heads in session.heard] == [10, 10, 5]
@@ -573,7 +660,14 @@ async def test_a_store_that_tells_no_heads_has_no_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"capability": b"short"}, {"linger": -1.0}, {"feeds": [b"short"]}]
+    "arguments",
+    [
+        {"capability": b"short"},
+        {"linger": -1.0},
+        {"feeds": [b"short"]},
+        {"discovery_key": b"short"},
+        {"discovery_key": "d" * 32},
+    ],
 )
 async def test_what_makes_no_group_is_refused(arguments: dict[str, Any]) -> None:
     async with Basestore() as store, quiet(store) as (networker, _):
@@ -590,6 +684,42 @@ async def test_the_same_group_is_opened_once() -> None:
         assert networker.groups == [made]
         await made.close()
         assert repr(made) == "<WakeupGroup closed>"
+
+
+async def test_a_group_of_a_wakeup_that_is_closed_is_refused() -> None:
+    wakeup = Wakeup()
+    async with Basestore() as store, quiet(store, wakeup=wakeup) as (networker, _):
+        await wakeup.close()
+        with pytest.raises(ClosedError, match="wakeup"):
+            networker.group(CAPABILITY)
+        assert networker.groups == []
+
+
+async def test_a_discovery_key_is_of_one_capability() -> None:
+    async with Basestore() as store, quiet(store) as (networker, _):
+        first = networker.group(CAPABILITY, discovery_key=b"d" * 32)
+        meanwhile = networker.group(b"2" * 32, discovery_key=b"d" * 32)
+        await first.ready()
+        with pytest.raises(UsageError, match="another capability"):
+            await meanwhile.ready()
+        with pytest.raises(UsageError, match="another capability"):
+            networker.group(b"3" * 32, discovery_key=b"d" * 32)
+
+
+async def test_whatever_fails_at_the_beginning_is_raised_by_ready(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Basestore() as store, quiet(store) as (networker, _):
+
+        async def fail(_keys: object) -> dict[bytes, tuple[int, int]]:
+            raise RuntimeError("unforeseen")
+
+        monkeypatch.setattr(store, "heads", fail)
+        with caplog.at_level(logging.CRITICAL, "covey.networker"):
+            group = networker.group(CAPABILITY)
+            async with asyncio.timeout(5):
+                with pytest.raises(RuntimeError, match="unforeseen"):
+                    await group.ready()
 
 
 async def test_heads_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

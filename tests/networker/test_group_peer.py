@@ -302,7 +302,7 @@ class Timer:
 
 
 def exchange(*sides: tuple[GroupPeer, Sent]) -> set[bytes]:
-    """Give each side what the other sent until there is no more; gives what was told at length 2."""
+    """Give each side what the other sent, to the end; gives what was told at length 2."""
     heard: set[bytes] = set()
     while any(sent.hashes or sent.announces for _, sent in sides):
         for (_, sent), (side, _) in zip(sides, reversed(sides), strict=True):

@@ -8,29 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from covey.closing import Closing
-from covey.errors import ClosedError, CoveyError
+from covey.errors import ClosedError, CoveyError, UsageError
 from covey.events import EventStream, Subscription
+from covey.keys import KEY_SIZE
 from covey.limits import Limits
+from covey.networker.accepting import Accepting
 from covey.networker.group_events import (
     GroupEvent,
     GroupFailed,
     GroupPeerAdded,
     GroupPeerRemoved,
-    HintReceived,
-    UnknownWriters,
+    Heard,
 )
 from covey.networker.group_peer import GroupPeer, GroupPeerOptions
 from covey.networker.head_table import EMPTY, Head, HeadTable
-from covey.networker.wakeup_policy import is_news
+from covey.networker.wakeup_policy import batches, is_news
 from covey.networker.waking import FeedSource, Waker, WakerOptions
 from covey.owned_tasks import OwnedTasks
 from covey.store.feed_events import HeadChanged
 from covey.wakeup import Lookup, Wakeup, WakeupHandlers, WakeupPeer, WakeupSession, WriterHead
+from covey.wire.wakeup_messages import topic_id
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,8 +43,10 @@ ANNOUNCE_WINDOW: Final = 0.05
 """Seconds for which heads that change are collected, to be announced together."""
 READ_PAUSE: Final = 5.0
 """Seconds until heads that could not be read are read again."""
-SHOWN_UNKNOWN: Final = 64
-"""Unknown logs of one announce that an event carries."""
+SHOWN: Final = 64
+"""Logs of one announce that an event carries."""
+SLICE: Final = 512
+"""Heads of an announce that are looked at in one go: some 3 ms."""
 
 
 class GroupStore(FeedSource, Protocol):
@@ -108,9 +112,10 @@ class WakeupGroup:
         self._events: EventStream[GroupEvent] = EventStream(backlog=options.limits.event_backlog)
         self._tasks = OwnedTasks(logger)
         self._closing = Closing()
-        self._accepted = 0
+        self._accepting = Accepting(options.accept, options.limits.accepted_logs)
         self._early: dict[bytes, dict[WakeupPeer, int]] = {}
         self._changed: dict[bytes, bool] = {}
+        self._fresh: dict[bytes, None] = {}
         self._window: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -133,6 +138,7 @@ class WakeupGroup:
             suspect=self._suspect,
         )
         self._table.add(feeds)
+        self._check_topic()
         self._unwatch = options.store.watch_heads(self._head_changed)
         self._tasks.spawn(self._begin(), "covey wakeup group")
 
@@ -182,12 +188,17 @@ class WakeupGroup:
     def add(self, *keys: bytes) -> None:
         """Take logs in; those that are not here yet too. Known ones change nothing.
 
+        The peers are told of what is here of them, and asked for what they have.
+
         `UsageError` for what is no key.
         """
         self._check_open()
+        self._add(keys, asks=True)
+
+    def _add(self, keys: Sequence[bytes], *, asks: bool) -> None:
         fresh = self._table.add(keys)
         if fresh:
-            self._tasks.spawn(self._load(fresh), "covey wakeup heads")
+            self._tasks.spawn(self._load(fresh, asks=asks), "covey wakeup heads")
 
     def remove(self, *keys: bytes) -> None:
         """Leave logs out: they are neither announced nor opened for hints any more.
@@ -199,13 +210,15 @@ class WakeupGroup:
             self._table.discard(key)
             self._early.pop(key, None)
             self._changed.pop(key, None)
+            self._fresh.pop(key, None)
+            self._accepting.remove(key)
             self._waker.withdraw(key)
 
     def lookup(self) -> None:
         """Ask all peers what they have that is not here; they were asked when they came."""
         self._check_open()
         for peer in self._peers.values():
-            peer.ask()
+            peer.ask_anew()
 
     # Events
 
@@ -224,11 +237,28 @@ class WakeupGroup:
     async def _begin(self) -> None:
         try:
             await self._read_heads([*self._table])
-        except CoveyError as error:
+            self._check_topic()
+            self._meet()
+        except Exception as error:
+            if not isinstance(error, CoveyError):
+                logger.exception("a group cannot begin")
             self._failed(error)
-            self._ready.set_exception(error)
-            self._ready.exception()  # nobody has to wait for it
-            return
+            if not self._ready.done():
+                self._ready.set_exception(error)
+                self._ready.exception()  # nobody has to wait for it
+
+    def _check_topic(self) -> None:
+        """Whether the wakeup can have this group: one topic has one capability."""
+        wakeup, id_ = self._options.wakeup, self._options.discovery_key
+        if wakeup.closed:
+            raise ClosedError("the wakeup of this networker is closed")
+        if id_ is not None and (not isinstance(id_, bytes) or len(id_) != KEY_SIZE):
+            raise UsageError(f"a discovery_key has {KEY_SIZE} bytes")
+        topic = wakeup.topics.get(topic_id(self.capability) if id_ is None else id_)
+        if topic is not None and topic.capability != self.capability:
+            raise UsageError("another capability has this discovery_key")
+
+    def _meet(self) -> None:
         options = self._options
         handlers = WakeupHandlers(
             on_peer_add=self._peer_added,
@@ -242,7 +272,7 @@ class WakeupGroup:
             self._peer_added(peer, session)
         self._ready.set_result(None)
 
-    async def _load(self, keys: Sequence[bytes]) -> None:
+    async def _load(self, keys: Sequence[bytes], *, asks: bool) -> None:
         """Look up the heads of logs that came later, and act on the hints that came meanwhile."""
         while True:
             try:
@@ -253,12 +283,19 @@ class WakeupGroup:
             except CoveyError as error:
                 self._failed(error)
             await asyncio.sleep(READ_PAUSE)
-        for key in changed:
-            self._note_change(key, forked=False)
+        if asks:
+            self._fresh.update(dict.fromkeys([key for key in keys if key in self._table]))
+            self._open_window()
+        else:
+            for key in changed:
+                self._note_change(key, forked=False)
+        hints: dict[WakeupPeer, list[WriterHead]] = {}
         for key in keys:
             for peer, length in self._early.pop(key, {}).items():
                 if peer in self._peers:
-                    self._hint(key, length, peer)
+                    hints.setdefault(peer, []).append(WriterHead(key, length))
+        for peer, heads in hints.items():
+            self._hear(heads, Heard(peer, SHOWN))
 
     async def _read_heads(self, keys: Sequence[bytes]) -> list[bytes]:
         """Note the heads of these logs; gives those with anything in them."""
@@ -282,6 +319,9 @@ class WakeupGroup:
 
     def _note_change(self, key: bytes, *, forked: bool) -> None:
         self._changed[key] = forked or self._changed.get(key, False)
+        self._open_window()
+
+    def _open_window(self) -> None:
         if self._window is None:
             self._window = self._loop.call_later(ANNOUNCE_WINDOW, self._tell_changes)
 
@@ -289,14 +329,17 @@ class WakeupGroup:
         """Announce what changed lately to everybody who did not say so himself."""
         self._window = None
         changed, self._changed = self._changed, {}
+        fresh, self._fresh = [*self._fresh], {}
         hints = self._waker.queue.open
         for peer, told in self._peers.items():
             keys = []
-            for key in changed:
+            for key in changed.keys() - fresh:
                 hint, head = hints.get(key), self._table.get(key)
                 if head is not None and not (hint and hint.knows(peer, head.length)):
                     keys.append(key)
             told.tell(keys, [key for key in keys if changed[key]])
+            if fresh:
+                told.ask_anew(fresh)
 
     # What the peers tell
 
@@ -316,7 +359,7 @@ class WakeupGroup:
                 hints.pop(peer, None)
             if self._waker.gone(peer):
                 for other in self._peers.values():
-                    other.ask()
+                    other.ask_anew()
             self._events.publish(GroupPeerRemoved(peer))
 
     def _looked_up(self, lookup: Lookup, peer: WakeupPeer, _session: WakeupSession) -> None:
@@ -326,54 +369,52 @@ class WakeupGroup:
 
     def _announced(
         self, heads: list[WriterHead], peer: WakeupPeer, _session: WakeupSession
-    ) -> None:
+    ) -> Coroutine[Any, Any, None] | None:
         known = self._peers.get(peer)
-        if known is None:
-            return
-        unknown: list[WriterHead] = []
-        taken: list[bytes] = []
-        refused = 0
-        for head in heads:
-            if head.key in self._table:
-                self._hint(head.key, head.length, peer)
-            elif self._accepts(head.key):
-                self._accepted += 1
-                self._early.setdefault(head.key, {})[peer] = head.length
-                taken.append(head.key)
-            else:
-                refused += 1
-                if len(unknown) < SHOWN_UNKNOWN:
-                    unknown.append(head)
-        self.add(*taken)
+        if known is None or not known.may_tell(len(heads)):
+            return None
         known.announced(heads)
-        if refused:
-            self._events.publish(UnknownWriters(tuple(unknown), refused, peer))
+        heard = Heard(peer, SHOWN)
+        if len(heads) > SLICE:
+            return self._hear_by_slices(heads, heard)
+        self._hear(heads, heard)
+        return None
 
-    def _hint(self, key: bytes, length: int, peer: WakeupPeer) -> None:
-        head = self._table.get(key)
-        if head is None:
-            self._early.setdefault(key, {})[peer] = length
-        elif is_news(head, length):
-            self._events.publish(HintReceived(key, length, peer))
-            self._waker.hint(key, length, peer)
+    async def _hear_by_slices(self, heads: list[WriterHead], heard: Heard) -> None:
+        """Others have their turn between; what the same peer says next waits."""
+        for some in batches(heads, SLICE):
+            if heard.peer not in self._peers:
+                return
+            self._hear(some, heard, publish=False)
+            await asyncio.sleep(0)
+        heard.publish(self._events)
+
+    def _hear(self, heads: Sequence[WriterHead], heard: Heard, *, publish: bool = True) -> None:
+        """Act on heads that a peer has, and tell of them."""
+        peer = heard.peer
+        taken: dict[bytes, None] = {}
+        for head in heads:
+            key, length = head
+            if key not in self._table and key not in taken:
+                if not self._accepting.takes(key, peer.stream.remote_key):
+                    heard.unknown(head)
+                    continue
+                taken[key] = None
+            here = self._table.get(key)
+            if here is None:
+                self._early.setdefault(key, {})[peer] = length
+            elif is_news(here, length):
+                heard.news(head)
+                self._waker.hint(key, length, peer)
+        self._add([*taken], asks=False)
+        if publish:
+            heard.publish(self._events)
 
     def _suspect(self, peer: WakeupPeer, heads: Sequence[tuple[bytes, int]]) -> None:
         for key, length in heads:
             self._waker.hint(key, length, peer, forked=True)
 
-    def _accepts(self, key: bytes) -> bool:
-        accept = self._options.accept
-        if accept is False or self._accepted >= self._options.limits.accepted_logs:
-            return False
-        if accept is True:
-            return True
-        try:
-            return bool(accept(key))
-        except Exception:
-            logger.exception("the accept of a group failed on %s", key.hex())
-            return False
-
-    def _failed(self, error: CoveyError) -> None:
+    def _failed(self, error: Exception) -> None:
         if not (self.closed or isinstance(error, ClosedError)):
             logger.warning("the heads of a group cannot be read: %s", error)
         self._events.publish(GroupFailed(error))

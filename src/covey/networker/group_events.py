@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from covey.events import EventStream
     from covey.wakeup import WakeupPeer, WriterHead
 
 
 @dataclass(frozen=True, slots=True)
 class HintReceived:
-    """`peer` has `length` blocks of the log `key`, more than are here."""
+    """`peer` has more of `count` logs than is here; `heads` are what it has of the first 64."""
 
-    key: bytes
-    length: int
+    heads: tuple[WriterHead, ...]
+    count: int
     peer: WakeupPeer
     type: Literal["hint"] = "hint"
 
@@ -110,3 +111,36 @@ GroupEvent: TypeAlias = (
     | GroupPeerRemoved
     | GroupFailed
 )
+
+
+class Heard:
+    """What one announce of `peer` tells, for the events about it; `most` logs of each kind."""
+
+    __slots__ = ("_most", "_news", "_news_count", "_unknown", "_unknown_count", "peer")
+
+    def __init__(self, peer: WakeupPeer, most: int) -> None:
+        self.peer = peer
+        self._most = most
+        self._news: list[WriterHead] = []
+        self._news_count = 0
+        self._unknown: list[WriterHead] = []
+        self._unknown_count = 0
+
+    def news(self, head: WriterHead) -> None:
+        """It has more of a log than is here."""
+        self._news_count += 1
+        if self._news_count <= self._most:
+            self._news.append(head)
+
+    def unknown(self, head: WriterHead) -> None:
+        """It has a log that is not in the group."""
+        self._unknown_count += 1
+        if self._unknown_count <= self._most:
+            self._unknown.append(head)
+
+    def publish(self, events: EventStream[GroupEvent]) -> None:
+        """Tell of it: an event for each kind of which there is something."""
+        if self._news:
+            events.publish(HintReceived(tuple(self._news), self._news_count, self.peer))
+        if self._unknown:
+            events.publish(UnknownWriters(tuple(self._unknown), self._unknown_count, self.peer))

@@ -86,6 +86,7 @@ class GroupPeer:
         now = self._loop.time()
         self._lookups = Budget(self._lookup_burst, now)
         self._entries = Budget(self._entry_burst, now)
+        self._heard = Budget(self._heard_burst, now)
         self._roots = RootLookups()
         self._all_told_at: float | None = None
         self._told: dict[bytes, int] = {}
@@ -126,11 +127,15 @@ class GroupPeer:
         self.flush()
 
     def tell(self, keys: Iterable[bytes], forked: Iterable[bytes]) -> None:
-        """Announce heads that changed; those whose fork did are followed by their digest."""
+        """Announce heads that changed; those whose fork did are followed by their digest.
+
+        Of a log that was cut to nothing nothing is announced: the other side's is asked for.
+        """
         self._keys.update(dict.fromkeys(keys))
         for key in forked:
             if self._keys.pop(key, key) is None:
-                self._step(Step(leaf_of(key), FINAL))
+                length = (self._table.get(key) or EMPTY).length
+                self._step(Step(leaf_of(key), FINAL if length else ANSWER))
         self.flush()
 
     def flush(self) -> None:
@@ -151,7 +156,7 @@ class GroupPeer:
         for key in keys:
             del self._keys[key]
             head = self._table.get(key)
-            if head is not None and head != EMPTY:
+            if head is not None and head.length:
                 heads.append(WriterHead(key, head.length))
         if heads:
             self._session.announce(self.peer, heads)
@@ -211,6 +216,14 @@ class GroupPeer:
             self.owe(step.where)
 
     # What it tells and asks
+
+    def may_tell(self, count: int) -> bool:
+        """Whether it may tell so many heads now; otherwise it is asked for everything later."""
+        burst = self._heard_burst
+        if self._heard.spend(count, self._loop.time(), rate=burst / FULL_PAUSE, burst=burst):
+            return True
+        self.owe(ROOT)
+        return False
 
     def announced(self, heads: Sequence[WriterHead]) -> None:
         """It told heads: the lengths of the last ones are kept for the digest that may follow."""
@@ -309,6 +322,11 @@ class GroupPeer:
     @property
     def _lookup_burst(self) -> float:
         return SAVED_UP * self._options.limits.lookups_per_second
+
+    @property
+    def _heard_burst(self) -> float:
+        limits = self._options.limits
+        return len(self._table) + limits.accepted_logs + limits.wakeup_announced
 
     @property
     def _entry_burst(self) -> float:
