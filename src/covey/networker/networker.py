@@ -305,7 +305,8 @@ class Networker:
         connection; they follow from the capability when it is None.
 
         Raises `UsageError` when the networker has no wakeup, its store no heads to read, the group
-        is open already, or something is not of its size.
+        is open already, another capability has the `discovery_key`, or something is not of its size;
+        `ClosedError` when its wakeup is closed.
         """
         self._check_open()
         if self._wakeup is None:
