@@ -97,6 +97,19 @@ async def test_a_log_that_lingers_follows_a_cut_and_fewer_new_blocks() -> None:
         assert second.told("given-up") == []
 
 
+async def test_a_log_that_was_cut_to_nothing_and_grew_as_long_again_is_told() -> None:
+    async with two_stores() as (stores, _):
+        keys = await make_feeds(stores[0], 2, blocks=5)
+        await copy_feeds(stores[0], stores[1], keys)
+        async with two(stores, keys, linger=0.0) as (first, second):
+            async with await stores[0].get(keys[0], active=False) as feed:
+                await feed.truncate(0)
+                await until(lambda: first.told("idle-closed"))  # the other one said that it has 5
+                await feed.append([b"x"] * 5)
+            await until(lambda: second.head(keys[0]) == Head(1, 5))
+            await until_equal(stores, keys)
+
+
 async def test_a_false_hint_of_one_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wakeup_policy, "IMPATIENCE", 0.2)
     async with two_stores(2) as (stores, keys), AsyncExitStack() as stack:

@@ -315,7 +315,9 @@ class WakeupGroup:
         before = self._table.get(event.key) or EMPTY
         self._waker.note(event.key, lacking=event.lacking)
         if self._table.set(event.key, Head(event.fork, event.length)):
-            self._note_change(event.key, forked=before.fork != event.fork)
+            # One that was cut to nothing was not heard of: it is told with its first blocks.
+            regrown = before.length == 0 and event.fork > 0
+            self._note_change(event.key, forked=regrown or before.fork != event.fork)
 
     def _note_change(self, key: bytes, *, forked: bool) -> None:
         self._changed[key] = forked or self._changed.get(key, False)
@@ -335,7 +337,8 @@ class WakeupGroup:
             keys = []
             for key in changed.keys() - fresh:
                 hint, head = hints.get(key), self._table.get(key)
-                if head is not None and not (hint and hint.knows(peer, head.length)):
+                known = hint and not changed[key] and hint.knows(peer, head.length if head else 0)
+                if head is not None and not known:
                     keys.append(key)
             told.tell(keys, [key for key in keys if changed[key]])
             if fresh:
