@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from covey.host_port import HostPort
+from covey.limits import Limits
 from covey.net.connection import Connection
 from covey.networker import Networker
 from covey.networker.group import WakeupGroup
+from covey.networker.networker import NETWORKER_LIMITS
 from covey.store.basestore import Basestore
 from covey.store.feed import Feed
 from covey.wakeup import WakeupHandlers, WakeupPeer, WakeupSession, WriterHead
@@ -17,6 +20,11 @@ from tests.networker.support import TOPIC, quiet, until
 from tests.store.meeting import met
 
 CAPABILITY = b"c" * 32
+
+
+def remote_limits(**fields: Any) -> Limits:
+    """The limits of a networker, but for these."""
+    return replace(NETWORKER_LIMITS, **fields)
 
 
 class Member:

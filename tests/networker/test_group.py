@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
 import pytest
 
-from covey.errors import ClosedError, StoreError, UsageError
-from covey.limits import Limits
 from covey.networker import group as group_module
 from covey.networker import group_peer as group_peer_module
 from covey.networker import wakeup_policy
-from covey.networker.group import ANNOUNCE_WINDOW, SLICE
+from covey.networker.group import ANNOUNCE_WINDOW
 from covey.networker.group_peer import FRESH
 from covey.networker.head_table import Head, KeyRange, Summary
-from covey.networker.networker import NETWORKER_LIMITS
 from covey.networker.reconcile import FINAL, Probe
 from covey.store import open_log
 from covey.store.basestore import Basestore
 from covey.store.feed_events import Appended, HeadChanged, PeerAdded, PeerRemoved, Uploaded
-from covey.wakeup import Wakeup, WriterHead
+from covey.wakeup import WriterHead
 from tests.networker.groups import (
-    CAPABILITY,
     Member,
     append,
     close_logs,
@@ -35,10 +29,11 @@ from tests.networker.groups import (
     listening,
     make_feeds,
     member,
+    remote_limits,
     two,
     two_stores,
 )
-from tests.networker.support import TOPIC, FakeStore, quiet, until
+from tests.networker.support import TOPIC, until
 
 
 def lookups(made: Member) -> tuple[int, int]:
@@ -57,10 +52,6 @@ def has_head(made: Member, key: bytes, length: int) -> bool:
 
 def has_closed(made: Member, count: int) -> bool:
     return len(made.keys("idle-closed")) == count
-
-
-def remote_limits(**fields: Any) -> Limits:
-    return replace(NETWORKER_LIMITS, **fields)
 
 
 # What a hint does
@@ -381,108 +372,6 @@ async def test_reading_from_us_keeps_no_place_for_what_does_not_come() -> None:
             assert wake.moved_at > since
 
 
-async def test_unknown_writers_are_told_of_in_part_and_open_nothing() -> None:
-    async with two_stores(1) as (stores, keys), liar(stores, keys) as (session, second):
-        heads = [WriterHead(number.to_bytes(32, "big"), 1) for number in range(5000)]
-        session.announce(session.peers[0], heads)
-        await until(lambda: second.told("unknown-writer"))
-        (event,) = second.told("unknown-writer")
-        assert (event.heads, event.count) == (tuple(heads[:64]), 5000)
-        assert len(second.group.feeds) == 1
-        assert second.group.woken == frozenset()
-
-
-async def test_announced_writers_are_accepted_up_to_the_bound() -> None:
-    async with two_stores() as (stores, _):
-        keys = await make_feeds(stores[0], 8)
-        options = {"limits": remote_limits(accepted_logs=10)}
-        async with member(stores[0], keys) as first:
-            place = await listening(first)
-            async with member(
-                stores[1], [], peers=[place], accept=True, networker_options=options
-            ) as second:
-                await second.networker.configure(TOPIC)
-                await until(lambda: len(second.keys("caught-up")) == 5)
-                assert len(second.group.feeds) == 5
-                assert second.told("unknown-writer")[0].count == 3
-
-
-async def test_a_log_that_is_told_of_many_times_is_accepted_once_and_gives_its_place_back() -> None:
-    limits = {"networker_options": {"limits": remote_limits(accepted_logs=4)}}
-    async with (
-        two_stores() as (stores, _),
-        liar(stores, [], accept=True, **limits) as (liar_, made),
-    ):
-        one, two_, other = (bytes([number]) * 32 for number in range(3))
-        liar_.announce(liar_.peers[0], [WriterHead(one, 1)] * 1000)
-        liar_.announce(liar_.peers[0], [WriterHead(two_, 1), WriterHead(other, 1)])
-        await until(lambda: made.told("unknown-writer"))
-        assert list(made.group.feeds) == [one, two_]
-        made.group.remove(one)
-        liar_.announce(liar_.peers[0], [WriterHead(other, 1)])
-        await until(lambda: list(made.group.feeds) == [two_, other])
-
-
-async def test_a_large_announce_is_heard_in_slices_and_told_in_one_event() -> None:
-    async with two_stores(1) as (stores, keys), liar(stores, keys) as (_, second):
-        more = [bytes([1, number % 256, number >> 8]) + bytes(29) for number in range(3 * SLICE)]
-        second.group.add(*more)
-        await until(lambda: second.head(more[-1]) is not None)
-        peer = second.group.peers[0]
-        heads = [WriterHead(key, 5) for key in more]
-        hearing = second.group._announced(heads, peer, second.session)
-        assert hearing is not None
-        hearing.send(None)
-        assert len(second.group._waker.queue.waiting) == SLICE
-        with suppress(StopIteration):
-            while True:
-                hearing.send(None)
-        (event,) = second.told("hint")
-        assert (event.heads, event.count) == (tuple(heads[:64]), len(heads))
-
-
-async def test_who_tells_too_much_is_not_heard_and_asked_later() -> None:
-    options = {"limits": remote_limits(wakeup_announced=100, accepted_logs=0)}
-    async with (
-        two_stores(1) as (stores, keys),
-        liar(stores, keys, networker_options=options) as (_, second),
-    ):
-        (peer,) = second.group.peers
-        heads = [WriterHead(number.to_bytes(32, "big"), 1) for number in range(100)]
-        for _ in range(50):
-            second.group._announced(heads, peer, second.session)
-        assert len(second.told("unknown-writer")) == 1
-        assert second.group._peers[peer]._owed is not None
-
-
-async def test_groups_that_take_small_announces_tell_each_other_all() -> None:
-    options = {"limits": remote_limits(wakeup_announced=10)}
-    async with two_stores() as (stores, _):
-        keys = await make_feeds(stores[0], 30)
-        async with two(stores, keys, networker_options=options) as (_, second):
-            await until(lambda: set(second.keys("caught-up")) == set(keys))
-
-
-async def test_accept_decides_key_by_key_and_its_failure_is_a_no(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with two_stores() as (stores, _):
-        keys = sorted(await make_feeds(stores[0], 3))
-
-        def accept(key: bytes) -> bool:
-            if key == keys[1]:
-                raise RuntimeError("no idea")
-            return key == keys[2]
-
-        async with member(stores[0], keys) as first:
-            place = await listening(first)
-            with caplog.at_level(logging.CRITICAL, "covey.networker"):
-                async with member(stores[1], [], peers=[place], accept=accept) as second:
-                    await second.networker.configure(TOPIC)
-                    await until(lambda: second.keys("caught-up") == [keys[2]])
-                    assert list(second.group.feeds) == [keys[2]]
-
-
 async def test_who_wants_nothing_asks_nothing() -> None:
     async with two_stores() as (stores, _):
         keys = await make_feeds(stores[0], 3)
@@ -600,137 +489,3 @@ async def test_a_foreign_announce_wakes_what_is_longer() -> None:
             session.announce(session.peers[0], [WriterHead(keys[0], 2), WriterHead(keys[1], 1)])
             await until(lambda: second.keys("caught-up") == [keys[0]])
             assert second.keys("woken") == [keys[0]]
-
-
-# The end, and what cannot be
-
-
-async def test_close_ends_everything_and_may_be_called_again() -> None:
-    async with two_stores(2) as (stores, keys), two(stores, keys, linger=60) as (first, second):
-        await append(stores[0], keys[0], b"new")
-        await until(lambda: second.group.woken)
-        events = second.group.listen()
-        await second.group.close()
-        await second.group.close()
-        assert second.group.closed
-        assert second.group.woken == frozenset()
-        assert second.networker.groups == []
-        assert all(event.type != "idle-closed" for event in [one async for one in events])
-        for call in (second.group.lookup, second.group.add, second.group.remove):
-            with pytest.raises(ClosedError):
-                call()
-        with pytest.raises(ClosedError):
-            second.group.listen()
-        again = second.networker.group(CAPABILITY, keys)
-        await again.ready()
-        await until(lambda: again.peers)
-        assert not first.group.closed
-
-
-async def test_a_group_ends_with_its_networker() -> None:
-    async with two_stores(1) as (stores, keys), two(stores, keys) as (first, second):
-        await second.networker.close()
-        assert second.group.closed
-        assert second.networker.wakeup is not None
-        assert second.networker.wakeup.closed
-        await until(lambda: not first.group.peers)
-        assert [event.type for event in first.events] == ["peer-add", "peer-remove"]
-
-
-async def test_a_given_wakeup_stays_open() -> None:
-    async with Basestore() as store, Wakeup() as wakeup:
-        async with quiet(store, wakeup=wakeup) as (networker, _):
-            assert networker.wakeup is wakeup
-            await networker.group(CAPABILITY).ready()
-            assert len(wakeup.topics) == 1
-        assert not wakeup.closed
-
-
-async def test_without_wakeup_there_are_no_groups() -> None:
-    async with Basestore() as store, quiet(store, wakeup=False) as (networker, _):
-        assert networker.wakeup is None
-        with pytest.raises(UsageError, match="wakeup"):
-            networker.group(CAPABILITY)
-
-
-async def test_a_store_that_tells_no_heads_has_no_groups() -> None:
-    async with quiet(FakeStore()) as (networker, _):
-        with pytest.raises(UsageError, match="heads"):
-            networker.group(CAPABILITY)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"capability": b"short"},
-        {"linger": -1.0},
-        {"feeds": [b"short"]},
-        {"discovery_key": b"short"},
-        {"discovery_key": "d" * 32},
-    ],
-)
-async def test_what_makes_no_group_is_refused(arguments: dict[str, Any]) -> None:
-    async with Basestore() as store, quiet(store) as (networker, _):
-        with pytest.raises(UsageError):
-            networker.group(**{"capability": CAPABILITY, **arguments})
-        assert networker.groups == []
-
-
-async def test_the_same_group_is_opened_once() -> None:
-    async with Basestore() as store, quiet(store) as (networker, _):
-        made = networker.group(CAPABILITY)
-        with pytest.raises(UsageError, match="open already"):
-            networker.group(CAPABILITY)
-        assert networker.groups == [made]
-        await made.close()
-        assert repr(made) == "<WakeupGroup closed>"
-
-
-async def test_a_group_of_a_wakeup_that_is_closed_is_refused() -> None:
-    wakeup = Wakeup()
-    async with Basestore() as store, quiet(store, wakeup=wakeup) as (networker, _):
-        await wakeup.close()
-        with pytest.raises(ClosedError, match="wakeup"):
-            networker.group(CAPABILITY)
-        assert networker.groups == []
-
-
-async def test_a_discovery_key_is_of_one_capability() -> None:
-    async with Basestore() as store, quiet(store) as (networker, _):
-        first = networker.group(CAPABILITY, discovery_key=b"d" * 32)
-        meanwhile = networker.group(b"2" * 32, discovery_key=b"d" * 32)
-        await first.ready()
-        with pytest.raises(UsageError, match="another capability"):
-            await meanwhile.ready()
-        with pytest.raises(UsageError, match="another capability"):
-            networker.group(b"3" * 32, discovery_key=b"d" * 32)
-
-
-async def test_whatever_fails_at_the_beginning_is_raised_by_ready(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with Basestore() as store, quiet(store) as (networker, _):
-
-        async def fail(_keys: object) -> dict[bytes, tuple[int, int]]:
-            raise RuntimeError("unforeseen")
-
-        monkeypatch.setattr(store, "heads", fail)
-        with caplog.at_level(logging.CRITICAL, "covey.networker"):
-            group = networker.group(CAPABILITY)
-            async with asyncio.timeout(5):
-                with pytest.raises(RuntimeError, match="unforeseen"):
-                    await group.ready()
-
-
-async def test_heads_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Basestore() as store, quiet(store) as (networker, _):
-
-        async def fail(_keys: object) -> dict[bytes, tuple[int, int]]:
-            raise StoreError("damaged")
-
-        monkeypatch.setattr(store, "heads", fail)
-        group = networker.group(CAPABILITY)
-        events = group.listen()
-        with pytest.raises(StoreError):
-            await group.ready()
-        assert (await anext(events)).error.args == ("damaged",)  # type: ignore[union-attr]

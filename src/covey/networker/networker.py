@@ -298,15 +298,16 @@ class Networker:
         """Keep the logs with the keys `feeds` alike with every peer who knows `capability`.
 
         `capability` is a secret of 32 bytes that all of them have: the key of a group, or of a log.
-        Logs are opened only where a peer has news of them, brought up to date, with all their
-        blocks when `download`, and closed `linger` seconds after the last thing that happened.
+        Logs are opened only where a peer has news of them, brought up to date, and closed `linger`
+        seconds after the last thing that happened. `download`: they are kept whole; blocks that are
+        lacking, also those that were cleared, are fetched when a peer comes, and tried again.
         `accept`: whether a log that a peer tells of and that is not in the group is taken in, up to
         `Limits.accepted_logs`. `discovery_key`: 32 bytes by which peers find the group on a
         connection; they follow from the capability when it is None.
 
         Raises `UsageError` when the networker has no wakeup, its store no heads to read, the group
-        is open already, another capability has the `discovery_key`, or something is not of its size;
-        `ClosedError` when its wakeup is closed.
+        is open already, another capability has the `discovery_key`, or something is not of its
+        size; `ClosedError` when its wakeup is closed.
         """
         self._check_open()
         if self._wakeup is None:
