@@ -45,18 +45,21 @@ def main() -> int:
     """Run the chosen rows; 0 when all ran, whatever the figures say."""
     known = {row.name: row for row in rows()}
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}")
+    groups = {row.group for row in known.values() if row.group}
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join([*known, *sorted(groups)])}"
+    )
     parser.add_argument("--pairs", type=int, help="measurements of each side (default: 3 or 5)")
     parser.add_argument("--quick", action="store_true", help="a twentieth of the work")
     options = parser.parse_args()
     console = Console(stderr=True)
-    if unknown := [name for name in options.names if name not in known]:
+    if unknown := [name for name in options.names if name not in known.keys() | groups]:
         parser.error(f"no row named {', '.join(unknown)}; there are {', '.join(known)}")
     raise_descriptor_limit()
     chosen = [
         row
         for row in rows(QUICK if options.quick else 1.0)
-        if not options.names or row.name in options.names
+        if not options.names or {row.name, row.group} & {*options.names}
     ]
     out = report.OUT.with_name("quick.json") if options.quick else report.OUT
     results: list[report.Result] = []

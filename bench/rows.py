@@ -23,6 +23,8 @@ class Row:
     at_least: float | None = None
     at_most: float | None = None
     pairs: int = 5
+    group: str = ""
+    """A name under which it is asked for together with others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,22 @@ class Alone:
     def _measure(self, command: list[str]) -> Measured:
         with running(command) as program:
             return float(program.line(self.figure)[self.figure]), ""
+
+
+class WakeupRun:
+    """A group of logs of which a few changed, with hints or without: three figures of one run."""
+
+    def __init__(self, *options: str) -> None:
+        self._command = python("bench.covey_wakeup", *options)
+        self._last: dict[str, float] = {}
+
+    def figure(self, name: str) -> Measured:
+        """That figure of a run; of the last one, unless it was asked for before."""
+        if name not in self._last:
+            with running(self._command) as program:
+                line = program.line(name)
+            self._last = {key: float(value) for key, value in line.items()}
+        return self._last.pop(name), ""
 
 
 def _staging(command: list[str], size: int) -> Measured:
@@ -159,6 +177,51 @@ def rows(scale: float = 1.0) -> list[Row]:
             pairs=3,
         ),
         *_log_rows(some),
+        *_wakeup_rows(some),
+        _announce_row(some),
+    ]
+
+
+def _announce_row(some: Callable[[int], int]) -> Row:
+    def run(command: list[str]) -> Measured:
+        with running(command) as program:
+            return float(program.line("usPerPeer")["usPerPeer"]), ""
+
+    peers = some(1_000)
+    return Row(
+        "wakeup-announce",
+        "us each",
+        "one announce to 1,000 peers, in memory: until the last has heard it",
+        lambda: run(python("bench.wakeup_announce", "--n", f"{peers}")),
+        lambda: run(node("node-wakeup-announce.cjs", f"--n={peers}")),
+        more_is_better=False,
+        group="wakeup",
+    )
+
+
+def _wakeup_rows(some: Callable[[int], int]) -> list[Row]:
+    """The reference is covey itself, without hints: every log has its channel."""
+    size = ["--n", str(max(100, some(10_000))), "--changed", "10"]
+    hints, every = WakeupRun(*size), WakeupRun(*size, "--without")
+    work = "10,000 logs on two peers, 10 changed while apart (reference: covey without wakeup)"
+
+    def row(name: str, unit: str, field: str, what: str, at_least: float) -> Row:
+        return Row(
+            name,
+            unit,
+            what,
+            lambda: hints.figure(field),
+            lambda: every.figure(field),
+            more_is_better=False,
+            at_least=at_least,
+            pairs=3,
+            group="wakeup",
+        )
+
+    return [
+        row("wakeup-bytes", "bytes", "bytes", f"{work}: on the wire, both ways", 50.0),
+        row("wakeup-channels", "channels", "channels", "the same: logs with a channel", 50.0),
+        row("wakeup-time", "s", "sec", "the same: from the connect until the 10 are here", 1.0),
     ]
 
 

@@ -18,18 +18,25 @@ from typing import Final
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "reference.md"
-PACKAGES = ("covey", "covey.flock", "covey.discovery", "covey.conn", "covey.net", "covey.wire")
+PACKAGES = (
+    *("covey", "covey.flock", "covey.networker", "covey.discovery", "covey.conn", "covey.net"),
+    "covey.wire",
+)
 INTERNAL = {
     *("What the shell calls", "What the flock calls", "Told by the channel", "Channels call these"),
     *("The pipe calls these", "For messages and the muxer", "What asyncio calls", "Inside"),
+    *("The machine calls these", "For the wakeup"),
 }
 MADE_HERE = {
     *("covey.address", "covey.net.connection", "covey.flock.topic", "covey.net.mux_channel"),
     *("covey.net.mux_message", "covey.conn.sessions", "covey.discovery.membership"),
+    *("covey.networker.group", "covey.networker.stream"),
+    *("covey.wire.wakeup_session", "covey.wire.wakeup_topic"),
 }
 """Modules whose classes users get from covey and do not make."""
 SKIPPED = {"covey.net.stream_shell", "covey.errors"}
 MODULES = (
+    *("covey.wakeup", "covey.wire.wakeup_stats", "covey.metrics"),
     *("covey.wire.structs", "covey.legacy_address"),
     *("covey.wire.dns_messages", "covey.wire.dns_discovery", "covey.wire.dns_answers"),
 )
@@ -37,6 +44,10 @@ MODULES = (
 HEADINGS: Final = {
     "covey": ("The face", "What most programs need: `from covey import …`."),
     "covey.flock": ("The flock", "Everybody who joined a topic: `from covey.flock import …`."),
+    "covey.networker": (
+        "Stores on a network",
+        "Peers of logs, groups of logs, messages beside them: `from covey.networker import …`.",
+    ),
     "covey.discovery": ("Discovery", "Who is there: `from covey.discovery import …`."),
     "covey.conn": ("Staging and hub", "Candidates, connections: `from covey.conn import …`."),
     "covey.net": ("Connections", "Sockets, messages, channels: `from covey.net import …`."),
@@ -49,9 +60,11 @@ are used stands in the [tutorial](tutorial.md) and the [how-to](how-to.md), the 
 [commands](commands.md). Seconds are `float`, sizes are bytes, times in public data are milliseconds
 since 1970. After `close` every method raises `ClosedError`.
 
-[The face](#the-face) · [The flock](#the-flock) · [Discovery](#discovery) ·
-[Staging and hub](#staging-and-hub) · [Connections](#connections) · [Protocols](#protocols) ·
-[Codecs](#codecs) · [Structs](#coveywirestructs) · [Older addresses](#coveylegacy_address) ·
+[The face](#the-face) · [The flock](#the-flock) · [Stores on a network](#stores-on-a-network) ·
+[Discovery](#discovery) · [Staging and hub](#staging-and-hub) · [Connections](#connections) ·
+[Protocols](#protocols) ·
+[Codecs](#codecs) · [Wakeup](#coveywakeup) · [Metrics](#coveymetrics) ·
+[Structs](#coveywirestructs) · [Older addresses](#coveylegacy_address) ·
 DNS [messages](#coveywiredns_messages), [discovery](#coveywiredns_discovery) and
 [answers](#coveywiredns_answers) · [Errors](#errors) · [Limits](#limits)
 """
@@ -340,12 +353,13 @@ def listed_names(module: str) -> list[str]:
     )
 
 
-def module_part(module: str) -> Iterator[str]:
+def module_part(module: str, seen: dict[str, str]) -> Iterator[str]:
     """A module whose names no package exports, because they need its own to be understood."""
     yield f"## `{module}`\n\n{document(parse(module)[0])}\n"
     tables: dict[str, list[str]] = {title: [] for title in TABLES}
     for name in listed_names(module):
-        yield from named_part(name, module, tables)
+        if name not in seen:
+            yield from named_part(name, module, tables)
     for title, rows in tables.items():
         if rows:
             yield f"### {title} of `{module}`\n\n{TABLES[title]}"
@@ -360,7 +374,7 @@ def reference() -> str:
         parts += package_part(package, seen)
     parts += codecs_part()
     for module in MODULES:
-        parts += module_part(module)
+        parts += module_part(module, seen)
     return "\n".join([*parts, *errors_part(), *limits_part()]).rstrip() + "\n"
 
 

@@ -37,9 +37,13 @@ PURE = (
     "covey.wire",
     "covey.feed",
     "covey.flock.policy",
+    "covey.networker.group_events",
+    "covey.networker.head_table",
     "covey.networker.messages",
     "covey.networker.opening",
     "covey.networker.policy",
+    "covey.networker.reconcile",
+    "covey.networker.wakeup_policy",
     "covey.conn.query",
     "covey.conn.scheduler",
 )

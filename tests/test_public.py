@@ -117,8 +117,9 @@ PUBLIC: dict[str, str] = {
         ConnectError ConnectTimeout Connection ConnectionAborted CoveyError DecodeError DialFailed
         DiscoveryError DnsDiscovery EncodeError Endpoint Feed FeedTimeout Flock FrozenError
         HandshakeError HandshakeTimeout Hub HubClosed KeyFileError KeyPair Lagged LimitError Limits
-        Networker PeerFound ProtocolError Refused SelfConnection Staging StaticPeers StoreError
-        Story Topic UsageError VerifyError __version__
+        Lookup Networker PeerFound ProtocolError Refused SelfConnection Staging StaticPeers
+        StoreError Story Topic UsageError VerifyError Wakeup WakeupHandlers WakeupPeer WakeupSession
+        WakeupTopic WriterHead __version__
     """,
     "covey.wire": """
         Answer Arrival BatchBegun Buffer ChannelClosed ChannelMessages ChannelOpened Codec Ended
@@ -157,9 +158,11 @@ PUBLIC: dict[str, str] = {
         PeerPlace PeerRejected Reason RedundantConnection StreamHook StreamIdentity Topic
     """,
     "covey.networker": """
-        Extension ExtensionHandlers FlockOptions Flushed HandshakeDone Joined Networker
-        NetworkerEvent NetworkerFailed Peer PeerAdded PeerRemoved PeerStream ReplicationFailed
-        StreamClosed StreamOpened StreamProcessed TopicStatus
+        CaughtUp Extension ExtensionHandlers FlockOptions Flushed GivenUp GroupEvent GroupFailed
+        GroupFeeds GroupPeerAdded GroupPeerRemoved HandshakeDone Head HintReceived IdleClosed Joined
+        Networker NetworkerEvent NetworkerFailed Peer PeerAdded PeerRemoved PeerStream
+        ReplicationFailed StreamClosed StreamOpened StreamProcessed TopicStatus UnknownWriters
+        WakeupGroup Woken
     """,
 }
 """What each package exports; whoever changes a list here changes what users may rely on."""

@@ -57,6 +57,10 @@ if TYPE_CHECKING:
     from covey.networker.networker import Networker
     from covey.store.basestore import Basestore
     from covey.store.feed import Feed
+    from covey.wakeup import Wakeup
+    from covey.wire.wakeup_messages import Lookup, WriterHead
+    from covey.wire.wakeup_session import WakeupHandlers, WakeupSession
+    from covey.wire.wakeup_topic import WakeupPeer, WakeupTopic
 
 _HOMES: Final = {
     "covey.address": ("Address",),
@@ -106,6 +110,19 @@ _HOMES: Final = {
     "covey.networker.networker": ("Networker",),
     "covey.store.basestore": ("Basestore",),
     "covey.store.feed": ("Feed",),
+    "covey.wakeup": ("Wakeup",),
+    "covey.wire.wakeup_messages": (
+        "Lookup",
+        "WriterHead",
+    ),
+    "covey.wire.wakeup_session": (
+        "WakeupHandlers",
+        "WakeupSession",
+    ),
+    "covey.wire.wakeup_topic": (
+        "WakeupPeer",
+        "WakeupTopic",
+    ),
 }
 
 if not TYPE_CHECKING:
@@ -143,6 +160,7 @@ __all__ = [
     "Lagged",
     "LimitError",
     "Limits",
+    "Lookup",
     "Networker",
     "PeerFound",
     "ProtocolError",
@@ -155,5 +173,11 @@ __all__ = [
     "Topic",
     "UsageError",
     "VerifyError",
+    "Wakeup",
+    "WakeupHandlers",
+    "WakeupPeer",
+    "WakeupSession",
+    "WakeupTopic",
+    "WriterHead",
     "__version__",
 ]

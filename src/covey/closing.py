@@ -29,6 +29,10 @@ class Closing:
 
         Raises what `work` raised, for every caller.
         """
+        await asyncio.shield(self.start(work, name))
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+        """Begin as `run` does, and wait for nothing; gives the task that it runs in."""
         if self._task is None:
             self._task = asyncio.create_task(work(), name=name)
-        await asyncio.shield(self._task)
+        return self._task

@@ -130,6 +130,29 @@ class Limits:
     """Bytes of a peer's extension messages that wait for handlers, and of ours that wait for the
     peer; a remote that sends more loses the channel, a caller is told."""
 
+    # Wakeup
+    wakeup_announced: int = 1 << 16
+    """Heads in one announce, sent or received; each takes 33 bytes or more. A remote that takes
+    fewer than we send drops the connection: groups send 4,096 at most, so take no fewer."""
+    wakeups_per_second: float = 16.0
+    """Opens of unknown topics that one connection may have `on_wakeup` called for, and wrong proofs
+    that it may show; beyond these its opens are rejected."""
+    wakeup_burst: float = 128.0
+    """How many of them may come at once after a quiet time."""
+    wakeup_callbacks: int = 8
+    """Calls of `on_wakeup` under way for one connection, eight times that in all; further opens
+    wait, no longer than `pair_timeout`."""
+
+    # Hints of a group of logs
+    woken_logs: int = 64
+    """Logs of one group that are open at once because of hints; others wait for their turn."""
+    accepted_logs: int = 10_000
+    """Logs that one group takes in because peers told of them, half of them because of one peer;
+    some 300 bytes each. One that is removed gives its place back."""
+    lookups_per_second: float = 512.0
+    """What the lookups of one peer may cost, per group: 1 each, and 1 for 256 logs looked at; 16
+    seconds of it are saved up. What is above is not answered; the peer is asked anew later."""
+
     # Events
     event_backlog: int = 1024
     """Events kept for a subscriber that is slow; what does not fit is counted in `Lagged`."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from bench.report import Result, spread, table, write
-from bench.rows import Row, rows
+from bench.rows import Row, WakeupRun, rows
 
 
 def row(
@@ -75,6 +77,10 @@ def test_the_rows_are_those_that_were_promised() -> None:
         "append-batch": None,
         "feeds": None,
         "feeds-memory": None,
+        "wakeup-announce": None,
+        "wakeup-bytes": 50.0,
+        "wakeup-channels": 50.0,
+        "wakeup-time": 1.0,
     }
     assert {entry.name: entry.at_least for entry in rows()} == promised
     assert next(entry for entry in rows() if entry.name == "staging").at_most == 10.0
@@ -84,4 +90,30 @@ def test_the_rows_are_those_that_were_promised() -> None:
         "replicate-memory",
         "feeds",
         "feeds-memory",
+        "wakeup-announce",
+        "wakeup-bytes",
+        "wakeup-channels",
+        "wakeup-time",
     }
+    together = {entry.name for entry in rows() if entry.group == "wakeup"}
+    assert together == {"wakeup-announce", "wakeup-bytes", "wakeup-channels", "wakeup-time"}
+
+
+def test_the_figures_of_one_run_are_asked_for_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+
+    @contextmanager
+    def fake(command: list[str]) -> Iterator[object]:
+        runs.append(command)
+
+        class Run:
+            def line(self, _field: str) -> dict[str, int]:
+                return {"bytes": 10 * len(runs), "sec": len(runs)}
+
+        yield Run()
+
+    monkeypatch.setattr("bench.rows.running", fake)
+    run = WakeupRun("--n", "5")
+    taken = [run.figure(name)[0] for name in ("bytes", "sec", "bytes", "bytes", "sec")]
+    assert taken == [10, 1, 20, 30, 3]
+    assert len(runs) == 3

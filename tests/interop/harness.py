@@ -30,7 +30,8 @@ def missing() -> str | None:
     """Why the Node programs cannot run here, or None when they can."""
     if shutil.which("node") is None:
         return "Node is not installed: the interop tests need node and npm (Node 20 or later)"
-    if not all((PACKAGES / name / "package.json").exists() for name in ("protomux", "corestore")):
+    wanted = ("protomux", "corestore", "protomux-wakeup")
+    if not all((PACKAGES / name / "package.json").exists() for name in wanted):
         return "the Node packages are not installed: run `make test`, or `make node-packages`"
     return None
 

@@ -92,6 +92,8 @@ class FakeConnection:
         self.type = type
         self.initiator = initiator
         self.closed = False
+        self.handshake_hash = b"h" * 64
+        self._on_close: list[Callable[[Connection], object]] = []
         self.close_reason: CloseReason | str | None = None
         self.close_error: CoveyError | None = None
         self.pipe, self.far_pipe = joined_pipes()
@@ -116,6 +118,9 @@ class FakeConnection:
     def abort(self, error: CoveyError | None = None, reason: CloseReason | None = None) -> None:
         self.cut(error, reason or CloseReason.ABORTED)
 
+    def on_close(self, callback: Callable[[Connection], object]) -> None:
+        self._on_close.append(callback)
+
     def cut(self, error: CoveyError | None, reason: CloseReason | str | None) -> None:
         """End it; the flock tells in the next turn."""
         if not self.closed:
@@ -126,6 +131,8 @@ class FakeConnection:
     def _end(self) -> None:
         self.pipe.close(self.close_error)
         self.far_pipe.close(None)
+        for callback in self._on_close:
+            callback(self.real)
         self._flock.ended(self)
         self._gone.set()
 

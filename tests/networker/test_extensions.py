@@ -237,6 +237,7 @@ async def test_two_networkers_on_one_flock_do_not_disturb_each_other(
         with caplog.at_level(logging.WARNING, "covey.networker"):
             connection = flock.connects()
         assert "no extensions" in caplog.text
+        assert "no hints" in caplog.text
         with pytest.raises(ClosedError):
             second.register_extension("chat").send(b"x", peer_of(second, connection))
 

@@ -177,6 +177,11 @@ class Muxer(MuxerHandlers):
         """Forget the callback of that name."""
         self.core.unpair(protocol, id)
 
+    def paired(self, protocol: str, id: bytes | None = None) -> PairCallback | None:
+        """The callback of exactly that name."""
+        callback: PairCallback | None = self.core.paired(protocol, id)
+        return callback
+
     def opened(self, protocol: str, id: bytes | None = None) -> bool:
         """Whether a channel of that name was opened here, answered or not."""
         return self.core.opened(protocol, id)

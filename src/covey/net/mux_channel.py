@@ -471,6 +471,10 @@ class Channel:
                 self._host.core.lingering -= 1
             self._host.forget(self)
             self._call("on_destroy", self._on_destroy, self)
+            # The muxer may keep it until the remote answers, but not what its application made.
+            self._on_open = self._on_close = self._on_destroy = self._on_drain = None
+            for message in filter(None, self.messages):
+                message.on_message = None
             self._settle("destroyed", value=True)
 
     async def _wait_for(self, what: str) -> bool:

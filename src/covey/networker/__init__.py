@@ -22,6 +22,20 @@ if TYPE_CHECKING:
         StreamProcessed,
     )
     from covey.networker.extensions import Extension, ExtensionHandlers
+    from covey.networker.group import GroupFeeds, WakeupGroup
+    from covey.networker.group_events import (
+        CaughtUp,
+        GivenUp,
+        GroupEvent,
+        GroupFailed,
+        GroupPeerAdded,
+        GroupPeerRemoved,
+        HintReceived,
+        IdleClosed,
+        UnknownWriters,
+        Woken,
+    )
+    from covey.networker.head_table import Head
     from covey.networker.networker import FlockOptions, Networker
     from covey.networker.stream import PeerStream
     from covey.networker.topics import TopicStatus
@@ -45,6 +59,20 @@ _HOMES: Final = {
         "Extension",
         "ExtensionHandlers",
     ),
+    "covey.networker.group": ("GroupFeeds", "WakeupGroup"),
+    "covey.networker.group_events": (
+        "CaughtUp",
+        "GivenUp",
+        "GroupEvent",
+        "GroupFailed",
+        "GroupPeerAdded",
+        "GroupPeerRemoved",
+        "HintReceived",
+        "IdleClosed",
+        "UnknownWriters",
+        "Woken",
+    ),
+    "covey.networker.head_table": ("Head",),
     "covey.networker.networker": (
         "FlockOptions",
         "Networker",
@@ -57,11 +85,21 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = [
+    "CaughtUp",
     "Extension",
     "ExtensionHandlers",
     "FlockOptions",
     "Flushed",
+    "GivenUp",
+    "GroupEvent",
+    "GroupFailed",
+    "GroupFeeds",
+    "GroupPeerAdded",
+    "GroupPeerRemoved",
     "HandshakeDone",
+    "Head",
+    "HintReceived",
+    "IdleClosed",
     "Joined",
     "Networker",
     "NetworkerEvent",
@@ -75,4 +113,7 @@ __all__ = [
     "StreamOpened",
     "StreamProcessed",
     "TopicStatus",
+    "UnknownWriters",
+    "WakeupGroup",
+    "Woken",
 ]

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
-from typing import Final, Literal, Self, TypeAlias, TypedDict, Unpack
+from typing import Final, Literal, Self, TypeAlias, TypedDict, Unpack, cast
 
 from covey.closing import Closing
 from covey.conn.hub import Hub
@@ -23,7 +23,7 @@ from covey.flock.clock import Clock
 from covey.flock.events import FlockEvent
 from covey.flock.flock import DEFAULT_LIMITS, Flock
 from covey.host_port import HostPort
-from covey.keys import KeyPair
+from covey.keys import KEY_SIZE, KeyPair
 from covey.limits import Limits
 from covey.net.close_reason import CloseReason
 from covey.net.extensions import OnError
@@ -35,11 +35,13 @@ from covey.networker.extensions import (
     MakeHandlers,
     OnMessage,
 )
+from covey.networker.group import GroupOptions, GroupStore, WakeupGroup, can_group
 from covey.networker.policy import topic_bytes
 from covey.networker.stream import PeerStream
 from covey.networker.streams import Store, Streams, StreamsOptions, info_of
 from covey.networker.topics import Topics, TopicStatus
 from covey.owned_tasks import OwnedTasks
+from covey.wakeup import Wakeup
 from covey.wire.named_encodings import Encoding
 
 logger = logging.getLogger("covey.networker")
@@ -83,7 +85,8 @@ class Networker:
     discovery swarm does with a name) unless its option `hash` says otherwise.
 
     With `ignore_loopback` connections from and to this machine are dropped, as the original does.
-    `limits` None means those of a flock, with a keep-alive every 5 s. Nothing listens before
+    `limits` None means those of a flock, with a keep-alive every 5 s. `wakeup` has every connection
+    carry hints of `group`s; one that is given is left open at the end. Nothing listens before
     `listen_on` or `configure`. `store`, `flock` and `limits` are what it works with.
 
     After `close` every method but `close` raises `ClosedError`; `peers`, `streams`, `joined`,
@@ -98,6 +101,7 @@ class Networker:
         key_pair: KeyPair | None = None,
         ignore_loopback: bool = False,
         limits: Limits | None = None,
+        wakeup: bool | Wakeup = True,
         **flock_options: Unpack[FlockOptions],
     ) -> None:
         if flock is not None and (key_pair is not None or flock_options):
@@ -113,17 +117,20 @@ class Networker:
         self.store = store
         self.flock = flock
         self._key_pair = flock.key_pair
-        self._closing = Closing()
-        self._tasks = OwnedTasks(logger)
+        self._closing, self._tasks = Closing(), OwnedTasks(logger)
         self._events: EventStream[NetworkerEvent] = EventStream(backlog=self.limits.event_backlog)
         self._unsubscribe: Callable[[], None] | None = None
         self._extensions = Extensions(self._tasks, backlog=self.limits.extension_backlog)
+        self._own_wakeup = Wakeup(limits=self.limits) if wakeup is True else None
+        self._wakeup = wakeup if isinstance(wakeup, Wakeup) else self._own_wakeup
+        self._groups: dict[bytes, WakeupGroup] = {}
         options = StreamsOptions(
             store=store,
             own_key=self._key_pair.public_key,
             ignore_loopback=ignore_loopback,
             limits=self.limits,
             publish=self._events.publish,
+            wakeup=self._wakeup,
         )
         self._streams = Streams(options, self._extensions)
         self._topics = Topics(
@@ -263,6 +270,69 @@ class Networker:
             raise UsageError("encoding and handlers are given one by one, or in one object")
         return self._extensions.register(name, handlers)
 
+    # Hints
+
+    @property
+    def wakeup(self) -> Wakeup | None:
+        """What carries the hints; None when it was switched off.
+
+        It is on every connection, which can have one: for hints of one's own make sessions of it.
+        """
+        return self._wakeup
+
+    @property
+    def groups(self) -> list[WakeupGroup]:
+        """The groups that are open."""
+        return list(self._groups.values())
+
+    def group(
+        self,
+        capability: bytes,
+        feeds: Iterable[bytes] = (),
+        *,
+        discovery_key: bytes | None = None,
+        accept: Callable[[bytes], bool] | bool = False,
+        linger: float = 5.0,
+        download: bool = True,
+    ) -> WakeupGroup:
+        """Keep the logs with the keys `feeds` alike with every peer who knows `capability`.
+
+        `capability` is a secret of 32 bytes that all of them have: the key of a group, or of a log.
+        Logs are opened only where a peer has news of them, brought up to date, and closed `linger`
+        seconds after the last thing that happened. `download`: they are kept whole; blocks that are
+        lacking, also those that were cleared, are fetched when a peer comes, and tried again.
+        `accept`: whether a log that a peer tells of and that is not in the group is taken in, up to
+        `Limits.accepted_logs`. `discovery_key`: 32 bytes by which peers find the group on a
+        connection; they follow from the capability when it is None.
+
+        Raises `UsageError` when the networker has no wakeup, its store no heads to read, the group
+        is open already, another capability has the `discovery_key`, or something is not of its
+        size; `ClosedError` when its wakeup is closed.
+        """
+        self._check_open()
+        if self._wakeup is None:
+            raise UsageError("a group needs a networker with wakeup")
+        if not can_group(self.store):
+            raise UsageError("a group needs a store that tells heads, as a Basestore does")
+        if not isinstance(capability, bytes) or len(capability) != KEY_SIZE:
+            raise UsageError(f"a capability has {KEY_SIZE} bytes")
+        if capability in self._groups:
+            raise UsageError("this group is open already")
+        if not linger >= 0:
+            raise UsageError(f"a group lingers 0 seconds or more, not {linger!r}")
+        options = GroupOptions(
+            store=cast("GroupStore", self.store),
+            wakeup=self._wakeup,
+            limits=self.limits,
+            accept=accept,
+            linger=linger,
+            download=download,
+            discovery_key=discovery_key,
+            on_close=lambda closed: self._groups.pop(closed, None),
+        )
+        made = self._groups[capability] = WakeupGroup(capability, feeds, options)
+        return made
+
     # Events
 
     def listen(self) -> Subscription[NetworkerEvent]:
@@ -309,6 +379,10 @@ class Networker:
     async def _close(self) -> None:
         self._extensions.destroy()
         self._topics.close(leave=not self._owned)
+        for group in tuple(self._groups.values()):
+            await group.close()
+        if self._own_wakeup is not None:
+            await self._own_wakeup.close()
         connections = self._streams.connections()
         for connection in connections:
             connection.start_close(CloseReason.SHUTDOWN)

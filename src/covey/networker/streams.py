@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from covey.errors import ClosedError, CoveyError
+from covey.errors import ClosedError, CoveyError, UsageError
 from covey.flock.events import ConnectionInfo
 from covey.flock.policy import Kind
 from covey.limits import Limits
@@ -33,6 +33,7 @@ from covey.networker.extensions import Extensions
 from covey.networker.opening import Opening
 from covey.networker.policy import Link, StreamInput, StreamState
 from covey.networker.stream import PeerStream
+from covey.wakeup import Wakeup
 
 logger = logging.getLogger("covey.networker")
 
@@ -56,6 +57,7 @@ class StreamsOptions:
     ignore_loopback: bool
     limits: Limits
     publish: Callable[[NetworkerEvent], object]
+    wakeup: Wakeup | None = None
 
 
 class Streams:
@@ -174,6 +176,7 @@ class Streams:
         try:
             stream.replication = self._options.store.replicate(connection)
             channel.open()
+            self._add_wakeup(connection)
         except Exception as error:  # the edge of the store, which the user gave
             if not isinstance(error, CoveyError):
                 logger.exception("the store does not replicate over %r", connection)
@@ -187,6 +190,15 @@ class Streams:
         if stream.active:  # a listener may have closed it
             self._publish(HandshakeDone(stream, stream.info))
         self._processed(stream)
+
+    def _add_wakeup(self, connection: Connection) -> None:
+        wakeup = self._options.wakeup
+        if wakeup is None or wakeup.closed:
+            return
+        try:
+            wakeup.add_stream(connection)
+        except UsageError as error:  # of another networker, or the user's own: the first one has it
+            logger.warning("no hints of groups on %r: %s", connection, error)
 
     def _fail(self, stream: PeerStream, error: Exception) -> None:
         """It cannot replicate; a connection that ended meanwhile is no failure."""

@@ -5,11 +5,12 @@ Source: corestore 7.9.2, `index.js`; its names, in Python's spelling (`corestore
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from covey.closing import Closing
 from covey.errors import ClosedError, StoreError, UsageError
@@ -20,7 +21,7 @@ from covey.limits import Limits
 from covey.store.clock import Chance, Clock
 from covey.store.derivation import ROOT_NAMESPACE, key_pair_of, namespace_of
 from covey.store.feed import Feed
-from covey.store.feed_events import FeedOpened, StoreEvent
+from covey.store.feed_events import FeedOpened, HeadChanged, StoredHead, StoreEvent
 from covey.store.feed_session import FeedSession, Options, check_timeout
 from covey.store.records import Alias
 from covey.store.replication import Replicated, StoreStream
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from covey.store.open_log import OpenLog
+
+HEADS_AT_ONCE: Final = 512
+"""Heads that are read in one turn of the event loop: some milliseconds."""
 
 
 class Basestore:
@@ -136,6 +140,7 @@ class Basestore:
         snapshot: bool = False,
         encryption_key: bytes | None = None,
         timeout: float | None = None,
+        linger: bool = True,
     ) -> Feed:
         """A session of one log, which is made when it is not here.
 
@@ -147,13 +152,11 @@ class Basestore:
         `active`: have peers asked for it, as the store does when nothing is said. `snapshot`: one
         whose length stays. `encryption_key`: 32 secret bytes under which blocks are encrypted, kept
         with the log: of an own one for good, of another's until one is given again. `timeout`: of
-        its reads, in seconds. Raises `UsageError` when the arguments do not fit together.
+        its reads, in seconds. `linger`: the log stays wanted for a while when this was its last
+        session. Raises `UsageError` when the arguments do not fit together.
         """
         self._check_open()
-        if isinstance(name, bytes):
-            if key is not None:
-                raise UsageError("one key at a time")
-            name, key = None, name
+        name, key = _name_or_key(name, key)
         _check_kinds(discovery_key, encryption_key, key_pair, manifest)
         check_timeout(timeout)
         given = key is not None or key_pair is not None or manifest is not None
@@ -171,6 +174,7 @@ class Basestore:
             snapshot=snapshot,
             encryption_key=encryption_key or opened.auth.encryption_key,
             timeout=timeout,
+            linger=linger,
         )
         return self.new_session(opened, options)
 
@@ -246,6 +250,33 @@ class Basestore:
             if record is not None and record.alias is not None:
                 found[record.alias.name] = discovery_key
         return found
+
+    async def heads(self, keys: Iterable[bytes]) -> dict[bytes, StoredHead]:
+        """Fork and length of the logs with these keys, and whether blocks of them are lacking.
+
+        None is opened; one that is not here is empty. What was cleared is lacking too.
+
+        `UsageError` for what is no key, `StoreError` where a record is damaged.
+        """
+        wanted = [*dict.fromkeys(keys)]
+        if not all(map(_is_key, wanted)):
+            raise UsageError(f"the key of a log is {KEY_SIZE} bytes")
+        found: dict[bytes, StoredHead] = {}
+        for start in range(0, len(wanted), HEADS_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            self._check_open()
+            some = wanted[start : start + HEADS_AT_ONCE]
+            found.update(zip(some, self._root.stored_heads(some), strict=True))
+        return found
+
+    def watch_heads(self, callback: Callable[[HeadChanged], object]) -> Callable[[], None]:
+        """Call `callback` when a log that is open has another head; returns what stops that.
+
+        By a write here or one that was replicated; it is stored by then.
+        """
+        self._check_open()
+        return self._root.heads.subscribe(callback)
 
     # Views
 
@@ -345,6 +376,15 @@ class Basestore:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _name_or_key(name: str | bytes | None, key: bytes | None) -> tuple[str | None, bytes | None]:
+    """The name and the key, of which the key may stand in the place of the name."""
+    if not isinstance(name, bytes):
+        return name, key
+    if key is not None:
+        raise UsageError("one key at a time")
+    return None, name
 
 
 def _check_kinds(

@@ -368,6 +368,7 @@ class Feed(FeedSession):
             snapshot=snapshot or self.is_snapshot,
             encryption_key=mine.encryption_key,
             timeout=mine.timeout if timeout is _UNSET else check_timeout(timeout),
+            linger=mine.linger,
         )
         made = self._owner.new_session(self._opened, options)
         if self._fixed is not None:

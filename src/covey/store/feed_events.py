@@ -6,7 +6,7 @@ Source: hypercore 11.37.1 and corestore 7.9.2, their emitters.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from covey.errors import CoveyError
 from covey.feed import log_events
@@ -194,6 +194,28 @@ class FeedMissed:
     discovery_key: bytes
     remote_key: bytes | None
     type: Literal["feed-missed"] = "feed-missed"
+
+
+class StoredHead(NamedTuple):
+    """Where a log stands in the store; `lacking`: not all of its blocks are here."""
+
+    fork: int
+    length: int
+    lacking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeadChanged:
+    """A log that is open has another head now, by a write here or one that was replicated.
+
+    `lacking`: not all of its blocks are here.
+    """
+
+    key: bytes
+    fork: int
+    length: int
+    lacking: bool = False
+    type: Literal["head-changed"] = "head-changed"
 
 
 StoreEvent: TypeAlias = FeedOpened | FeedLeft | FeedMissed

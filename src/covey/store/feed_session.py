@@ -51,6 +51,7 @@ class Options:
     snapshot: bool = False
     encryption_key: bytes | None = None
     timeout: float | None = None
+    linger: bool = True
 
     def __repr__(self) -> str:
         encrypted = self.encryption_key is not None
@@ -85,6 +86,7 @@ class FeedSession:
         self._owner = owner
         self._options = options
         self.active = options.active
+        self.lingers = options.linger
         self._events: EventStream[FeedEvent] | None = None
         self._waiting: dict[Callable[[Any], None], int] = {}
         """What waits, and how many of the first blocks must stay what they are for it."""

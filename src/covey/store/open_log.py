@@ -65,6 +65,7 @@ class LogSession(Protocol):
     """What an open log needs of its sessions."""
 
     active: bool
+    lingers: bool
 
     def publish(self, event: feed_events.FeedEvent) -> None:
         """Tell who listens, and act on it."""
@@ -174,8 +175,8 @@ class OpenLog:
         if self.sessions.pop(session, self) is self or self.closed:
             return
         if self.wanted and self._leaving is None and not any(s.active for s in self.sessions):
-            when = self.host.clock.time() + self.host.chance.uniform(*LINGER)
-            self._leaving = self.host.clock.call_at(when, self._left)
+            wait = self.host.chance.uniform(*LINGER) if session.lingers else 0.0
+            self._leaving = self.host.clock.call_at(self.host.clock.time() + wait, self._left)
         self.look_idle()
 
     def _want(self) -> None:

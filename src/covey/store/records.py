@@ -37,7 +37,17 @@ from covey.store.record_keys import (
     user_data_key,
     user_data_range,
 )
-from covey.wire.encoding import Codec, Reader, bool_, encode, fixed32, frame, string, uint
+from covey.wire.encoding import (
+    Codec,
+    Reader,
+    bool_,
+    encode,
+    fixed32,
+    frame,
+    read_uint,
+    string,
+    uint,
+)
 from covey.wire.structs import Field, Struct
 
 BITS_PAGE_SIZE: Final = 512
@@ -47,6 +57,7 @@ _VERSION = b"\x01"
 _pack_node = struct.Struct("<Q32s").pack
 _unpack_node = struct.Struct("<Q32s").unpack
 _head_fields = struct.Struct("<QQQ32sQ?")
+_fork_and_length = struct.Struct("<QQ").unpack_from
 
 
 def node_value(node: Node) -> bytes:
@@ -74,6 +85,34 @@ def check_bits(page: int, value: bytes) -> bytes:
             f"page {page} of bits has {len(value)} bytes in the store, not {BITS_PAGE_SIZE}"
         )
     return value
+
+
+def core_number(value: bytes) -> int:
+    """The number in a stored `CoreRecord`, without reading the rest of it."""
+    body = _unseal(value, "the record of a log")
+    try:
+        return read_uint(body, 0, len(body))[0]
+    except DecodeError as error:
+        raise StoreError("the record of a log is damaged") from error
+
+
+def fork_and_length(value: bytes) -> tuple[int, int]:
+    """What a stored `Head` begins with, without reading the rest of it."""
+    body = _unseal(value, "the head of a log")
+    if len(body) < _head_fields.size:
+        raise StoreError("the head of a log is damaged: it is too short")
+    fork, length = _fork_and_length(body)
+    return fork, length
+
+
+def is_lacking(length: int, value: bytes | None) -> bool:
+    """Whether a log of `length` blocks has a gap, by its stored `Hints`; bad ones say yes."""
+    if length == 0 or value is None:
+        return length > 0
+    try:
+        return Hints.decode(value).contiguous_length < length
+    except StoreError:
+        return True  # who opens the log is told
 
 
 class _Secretive:
@@ -328,10 +367,13 @@ __all__ = [
     "block_range",
     "check_bits",
     "core_by_discovery_key",
+    "core_number",
     "core_ranges",
+    "fork_and_length",
     "head_key",
     "hints_key",
     "index_of",
+    "is_lacking",
     "node_key",
     "node_range",
     "node_value",

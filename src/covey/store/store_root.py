@@ -9,11 +9,15 @@ import asyncio
 import logging
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from covey.errors import ClosedError, StoreError, UsageError
 from covey.events import EventStream
+from covey.feed.log import Log
+from covey.feed.log_events import Appended, LogEvent, Truncated
 from covey.feed.log_staging import NodeMemory
 from covey.feed.manifest import Manifest
 from covey.feed.signatures import Authority
@@ -23,7 +27,14 @@ from covey.limits import Limits
 from covey.owned_tasks import OwnedTasks
 from covey.store.clock import Chance, Clock
 from covey.store.derivation import PRIMARY_KEY_SIZE
-from covey.store.feed_events import FeedLeft, FeedMissed, FeedOpened, StoreEvent
+from covey.store.feed_events import (
+    FeedLeft,
+    FeedMissed,
+    FeedOpened,
+    HeadChanged,
+    StoredHead,
+    StoreEvent,
+)
 from covey.store.lmdb_storage import LmdbStorage
 from covey.store.log_records import open_log
 from covey.store.memory_storage import MemoryStorage
@@ -39,6 +50,11 @@ from covey.store.records import (
     alias_range,
     auth_key,
     core_by_discovery_key,
+    core_number,
+    fork_and_length,
+    head_key,
+    hints_key,
+    is_lacking,
 )
 from covey.store.storage import Put, Storage
 from covey.store.writer import Writer
@@ -94,6 +110,8 @@ class StoreRoot:
         self.streams: dict[Any, StoreStream] = {}
         """By connection."""
         self.events: EventStream[StoreEvent] = EventStream(backlog=settings.limits.event_backlog)
+        self.heads: EventStream[HeadChanged] = EventStream()
+        """Heads of open logs that changed, for those who subscribe."""
         self.tasks = OwnedTasks(logger)
         self.writer = Writer()
         self._nodes = NodeMemory()
@@ -173,6 +191,7 @@ class StoreRoot:
         self.closed = True
         await self.tasks.end()
         self.events.close()
+        self.heads.close()
         if self._storage is not None:
             self._storage.close()
 
@@ -220,6 +239,32 @@ class StoreRoot:
                 del self._unopenable[next(iter(self._unopenable))]
             self._unopenable[discovery_key] = now + UNOPENABLE, str(error)
             raise
+
+    def stored_heads(self, keys: Sequence[bytes]) -> list[StoredHead]:
+        """The heads of logs, in their order, without opening any; an empty one for one not here.
+
+        Raises `StoreError` for a record that is damaged.
+        """
+        found = [discovery_key_of(key) for key in keys]
+        storage = self.storage
+        cores = storage.get_many([core_by_discovery_key(one) for one in found])
+        numbers = [None if value is None else core_number(value) for value in cores]
+        here = [one for one in numbers if one is not None]
+        values = iter(storage.get_many([head_key(one) for one in here]))
+        hints = iter(storage.get_many([hints_key(one) for one in here]))
+        heads = []
+        for discovery_key, number in zip(found, numbers, strict=True):
+            value, hint = (None, None) if number is None else (next(values), next(hints))
+            opened = self.logs.get(discovery_key)
+            if opened is not None:
+                log = opened.log
+                heads.append(StoredHead(log.fork, log.length, log.contiguous_length < log.length))
+            elif value is None:
+                heads.append(StoredHead(0, 0))
+            else:
+                fork, length = fork_and_length(value)
+                heads.append(StoredHead(fork, length, is_lacking(length, hint)))
+        return heads
 
     def find_named(self, alias: Alias) -> OpenLog | None:
         """The log of that name; None when there is none yet."""
@@ -306,6 +351,7 @@ class StoreRoot:
     def _open(self, core: int) -> OpenLog:
         auth = self._auth(core)
         opened = OpenLog(self, core, auth, open_log(self.storage, core, memory=self._nodes))
+        opened.log.on_change.append(partial(self._head_changed, opened.log))
         self.logs[auth.discovery_key] = opened
         opened.look_idle()
         self.events.publish(FeedOpened(auth.key, auth.discovery_key))
@@ -326,6 +372,12 @@ class StoreRoot:
         if self.logs.get(log.log.discovery_key) is log:
             del self.logs[log.log.discovery_key]
             self.events.publish(FeedLeft(log.log.key, log.log.discovery_key))
+
+    def _head_changed(self, log: Log, change: LogEvent) -> None:
+        """`log` has another length or fork, which is stored; other changes are nobody's concern."""
+        if isinstance(change, Appended | Truncated):
+            lacking = log.contiguous_length < log.length
+            self.heads.publish(HeadChanged(log.key, log.fork, log.length, lacking))
 
     def missed(self, discovery_key: bytes, remote_key: bytes | None) -> None:
         """A remote asked for what is not here."""

@@ -109,6 +109,10 @@ class Protomux:
         """Forget the callback of that name."""
         self._names.unpair((protocol, id or b""))
 
+    def paired(self, protocol: str, id: bytes | None = None) -> Any:
+        """The callback of exactly that name, or None."""
+        return self._names.paired((protocol, id or b""))
+
     def create_channel(
         self,
         protocol: str,

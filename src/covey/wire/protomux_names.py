@@ -63,6 +63,10 @@ class NameTable:
         """Forget whom to ask for `name`."""
         self._callbacks.pop(name, None)
 
+    def paired(self, name: Name) -> Any:
+        """The callback of exactly that name, or None."""
+        return self._callbacks.get(name)
+
     def callback_for(self, name: Name) -> Any:
         """Whom to ask for `name`: the exact name goes first. None: nobody."""
         return self._callbacks.get(name) or self._callbacks.get((name[0], b""))
