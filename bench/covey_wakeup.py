@@ -26,6 +26,7 @@ from bench.loops import loop_factory
 from covey.discovery.channel import Channel
 from covey.discovery.static_peers import StaticPeers
 from covey.networker import Networker
+from covey.networker.group_events import CaughtUp
 from covey.networker.networker import NETWORKER_LIMITS
 from covey.store.basestore import Basestore
 
@@ -62,9 +63,8 @@ class Side:
     def __init__(self, store: Basestore, networker: Networker) -> None:
         self.store = store
         self.networker = networker
-        self.caught_up = 0
+        self.caught_up: set[bytes] = set()
         self.all_caught_up = asyncio.Event()
-        self.channels: set[bytes] = set()
 
     async def begin(self, keys: list[bytes], options: argparse.Namespace) -> None:
         """Have all logs be kept alike with the other side."""
@@ -74,9 +74,9 @@ class Side:
         group = self.networker.group(CAPABILITY, keys)
 
         def told(event: object) -> None:
-            if getattr(event, "type", "") == "caught-up":
-                self.caught_up += 1
-                if self.caught_up == options.changed:
+            if isinstance(event, CaughtUp):
+                self.caught_up.add(event.key)
+                if len(self.caught_up) == options.changed:
                     self.all_caught_up.set()
 
         group.subscribe(told)
@@ -118,8 +118,9 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
         await second.networker.configure(TOPIC)
         await second.has(changed, options)
         seconds = time.perf_counter() - start
-        async with await second.store.get(changed[-1], active=False) as feed:
-            assert await feed.get(1, wait=False) == b"block 1" * 16
+        for key in changed:
+            async with await second.store.get(key, active=False) as feed:
+                assert await feed.get(1, wait=False) == b"block 1" * 16
         await _settled(second)
         (stream,) = second.networker.streams
         connection = stream.connection

@@ -203,7 +203,7 @@ async def test_covey_is_woken_by_node(role: str, later: bool) -> None:
         wakeup.session(CAPABILITY, ours.handlers())
 
     async def on_wakeup_later(key: bytes, stream: Connection) -> None:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         on_wakeup(key, stream)
 
     wakeup = Wakeup(on_wakeup_later if later else on_wakeup)

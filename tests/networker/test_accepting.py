@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from covey.networker.accepting import Accepting
 from tests.networker.test_head_table import key
 
@@ -29,3 +31,18 @@ def test_what_is_not_accepted_takes_no_place() -> None:
     choosy = Accepting(accept=lambda one: one == key(2), most=2)
     assert [choosy.takes(key(number), b"one") for number in range(4)] == [False, False, True, False]
     assert len(choosy) == 1
+
+
+def test_an_accept_that_fails_is_told_and_takes_nothing_in(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[Exception] = []
+
+    def broken(_key: bytes) -> bool:
+        raise RuntimeError("a bug of the application")
+
+    accepting = Accepting(accept=broken, most=10, failed=told.append)
+    assert not accepting.takes(key(1), b"one")
+    assert len(accepting) == 0
+    assert [str(error) for error in told] == ["a bug of the application"]
+    assert key(1).hex() in caplog.text

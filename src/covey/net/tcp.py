@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import lru_cache
 from itertools import chain, zip_longest
 from typing import Any, TypeAlias, cast
@@ -217,16 +217,15 @@ def _open_dual_stack(port: int) -> socket.socket:
 
 def _open_listening(family: socket.AddressFamily, name: tuple[Any, ...]) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
+    with ExitStack() as undo:
+        undo.callback(opened.close)
         opened.setblocking(False)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         opened.bind(name)
         opened.listen(BACKLOG)
-    except BaseException:
-        opened.close()
-        raise
+        undo.pop_all()
     return opened
 
 

@@ -10,12 +10,22 @@ logger = logging.getLogger("covey.networker")
 
 
 class Accepting:
-    """Decides about logs that are not in the group, `most` of them in all, half for one giver."""
+    """Decides about logs that are not in the group, `most` of them in all, half for one giver.
 
-    __slots__ = ("_accept", "_givers", "_most", "_of")
+    `failed` is told what the user's `accept` raises; that log is not taken in.
+    """
 
-    def __init__(self, accept: Callable[[bytes], bool] | bool, most: int) -> None:
+    __slots__ = ("_accept", "_failed", "_givers", "_most", "_of")
+
+    def __init__(
+        self,
+        accept: Callable[[bytes], bool] | bool,
+        most: int,
+        *,
+        failed: Callable[[Exception], object] | None = None,
+    ) -> None:
         self._accept = accept
+        self._failed = failed
         self._most = most
         self._givers: dict[bytes, bytes] = {}
         self._of: Counter[bytes] = Counter()
@@ -48,6 +58,8 @@ class Accepting:
             return self._accept
         try:
             return bool(self._accept(key))
-        except Exception:
+        except Exception as error:
             logger.exception("the accept of a group failed on %s", key.hex())
+            if self._failed is not None:
+                self._failed(error)
             return False

@@ -112,7 +112,11 @@ class WakeupGroup:
         self._events: EventStream[GroupEvent] = EventStream(backlog=options.limits.event_backlog)
         self._tasks = OwnedTasks(logger)
         self._closing = Closing()
-        self._accepting = Accepting(options.accept, options.limits.accepted_logs)
+        self._accepting = Accepting(
+            options.accept,
+            options.limits.accepted_logs,
+            failed=lambda error: self._events.publish(GroupFailed(error)),
+        )
         self._early: dict[bytes, dict[WakeupPeer, int]] = {}
         self._changed: dict[bytes, bool] = {}
         self._fresh: dict[bytes, None] = {}

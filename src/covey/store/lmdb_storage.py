@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -55,11 +56,10 @@ class LmdbStorage(LmdbView):
         self._environment: Environment | None = None
         self._map_size = 0
         self._guard = DirectoryLock(folder)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._guard.release)
             self._open(map_size)
-        except BaseException:
-            self._guard.release()
-            raise
+            undo.pop_all()
         _opened.add(self)
 
     @property
@@ -122,11 +122,10 @@ class LmdbStorage(LmdbView):
 
     def _open(self, map_size: int | None) -> None:
         environment = open_environment(self._folder, map_size=map_size, sync=self._sync)
-        try:
+        with ExitStack() as undo:
+            undo.callback(environment.close)
             self._tables = open_tables(environment, self._folder)
-        except BaseException:
-            environment.close()
-            raise
+            undo.pop_all()
         self._environment = environment
         self._map_size = environment.info()["map_size"]
 

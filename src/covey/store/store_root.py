@@ -10,6 +10,7 @@ import logging
 import os
 import random
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -154,12 +155,11 @@ class StoreRoot:
         if self._storage is not None and self._head is not None:
             return self._storage, self._head
         storage = self._storage or self._new_storage()
-        try:
-            self._head = self._read_head(storage)
-        except BaseException:
+        with ExitStack() as undo:
             if self._storage is None:
-                storage.close()
-            raise
+                undo.callback(storage.close)
+            self._head = self._read_head(storage)
+            undo.pop_all()
         self._storage = storage
         return storage, self._head
 
