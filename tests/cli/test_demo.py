@@ -75,3 +75,23 @@ def test_an_actor_that_ends_without_its_line_is_noticed() -> None:
         with pytest.raises(Failed, match="nobody ended without 'hello'"):
             actor.until_said("hello")
         assert actor.until_said("b(.)e")[1] == "y"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no background jobs of a shell")
+def test_a_demonstration_in_the_background_where_interrupts_are_ignored_ends(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "story.bin"
+    file.write_bytes(b"some bytes")
+    script = 'trap \'\' INT; exec "$0" -m covey.cli.demo "$1"'
+    done = subprocess.run(
+        ["/bin/sh", "-c", script, sys.executable, str(file)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "so do all" in done.stdout

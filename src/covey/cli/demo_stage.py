@@ -86,9 +86,14 @@ class Actor:
             self.process.stdin.flush()
 
     def stop(self) -> int:
-        """Interrupt it as Ctrl-C does, and wait for its end; gives the exit code."""
+        """Interrupt it as Ctrl-C does, and wait for its end; gives the exit code.
+
+        Where interrupts are ignored, as in a background job of a shell, it inherited that: then it
+        is terminated, which is as orderly.
+        """
         if not self.ended:
-            self.process.send_signal(signal.SIGINT)
+            deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            self.process.send_signal(signal.SIGTERM if deaf else signal.SIGINT)
         return self.wait()
 
     def wait(self) -> int:
